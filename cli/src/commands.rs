@@ -1,0 +1,31 @@
+//! What a user can say.
+
+mod run;
+mod svid;
+mod up;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::arguments::{Arguments, Command, FetchCommand, SvidCommand};
+use crate::failure::Failure;
+
+/// Does what the command line says.
+pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Up(arguments) => up::execute(arguments),
+        Command::Run(arguments) => run::execute(&arguments),
+        Command::Svid(SvidCommand::Fetch(FetchCommand::X509(arguments))) => {
+            svid::fetch_x509(&arguments)
+        }
+    }
+}
+
+/// The runtime for everything that is not a request: identity, xDS, admin.
+fn control_runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("SG0008", &error))
+}

@@ -1,0 +1,61 @@
+//! `sidegate run`: what a configuration file says.
+
+use serde::Serialize;
+
+use super::control_runtime;
+use crate::arguments::{OutputFormat, RunArguments};
+use crate::config;
+use crate::failure::Failure;
+use crate::instance::{Instance, ListenerStatus, StateDirectory};
+use crate::{output, telemetry};
+
+/// What `-o json` prints when ready.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    listeners: &'a [ListenerStatus],
+    admin: String,
+    workload_socket: String,
+    state: String,
+}
+
+/// Runs until it is told to stop.
+pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
+    let (config, source) = config::load(&arguments.config)?;
+    telemetry::start(&config.log)?;
+    let runtime = control_runtime()?;
+    let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
+    runtime.block_on(async {
+        let instance = Instance::start(&config, Some(&source), state).await?;
+        print(&instance, arguments.output)?;
+        instance.run().await
+    })
+}
+
+fn print(instance: &Instance, format: OutputFormat) -> Result<(), Failure> {
+    match format {
+        OutputFormat::Json => output::print_json(&Ready {
+            ready: true,
+            listeners: instance.listeners(),
+            admin: format!("http://{}", instance.admin()),
+            workload_socket: instance.workload_socket(),
+            state: instance.state().display().to_string(),
+        }),
+        OutputFormat::Text => {
+            for listener in instance.listeners() {
+                tracing::info!(
+                    name = listener.name,
+                    address = %listener.address,
+                    spiffe_id = listener.spiffe_id,
+                    "listening",
+                );
+            }
+            tracing::info!(
+                admin = %instance.admin(),
+                workload_socket = instance.workload_socket(),
+                "ready",
+            );
+            Ok(())
+        }
+    }
+}

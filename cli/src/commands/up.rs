@@ -1,0 +1,290 @@
+//! `sidegate up`: everything on this machine, with nothing else needed.
+//!
+//! There is no magic in it: it fills in the same [`Config`] that `sidegate run` reads from a file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sidegate_identity::SpiffeId;
+use sidegate_identity::durable;
+
+use super::control_runtime;
+use crate::arguments::{OutputFormat, UpArguments};
+use crate::config::{
+    AccessLogOutput, Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log,
+    Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+};
+use crate::failure::Failure;
+use crate::instance::{Instance, ListenerStatus, StateDirectory, component_digest};
+use crate::{output, telemetry};
+
+const LISTENER: &str = "main";
+const EXAMPLE: &str = "hello";
+const EXAMPLE_COMPONENT: &[u8] = include_bytes!("../../../guests/components/hello.wasm");
+
+/// What `-o json` prints when ready.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    listeners: &'a [ListenerStatus],
+    admin: String,
+    workload_socket: String,
+    state: String,
+    demo: Demo,
+}
+
+/// An identity to try it with.
+#[derive(Debug, Serialize)]
+struct Demo {
+    spiffe_id: String,
+    svid: String,
+    key: String,
+    bundle: String,
+    url_allowed: String,
+    url_denied: String,
+}
+
+/// Runs until it is told to stop.
+pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
+    telemetry::start(&Log {
+        level: "info".to_owned(),
+        ..Log::default()
+    })?;
+    let format = arguments.output;
+    let state = StateDirectory::open(&arguments.state, &arguments.trust_domain)?;
+    let config = configure(arguments, &state)?;
+    let runtime = control_runtime()?;
+    runtime.block_on(async {
+        let instance = Instance::start(&config, None, state).await?;
+        let demo = Demo::new(&config, &instance);
+        match format {
+            OutputFormat::Json => output::print_json(&Ready {
+                ready: true,
+                listeners: instance.listeners(),
+                admin: format!("http://{}", instance.admin()),
+                workload_socket: instance.workload_socket(),
+                state: instance.state().display().to_string(),
+                demo,
+            })?,
+            OutputFormat::Text => output::print(&welcome(&config, &instance, &demo))?,
+        }
+        instance.run().await
+    })
+}
+
+/// The configuration that the arguments stand for.
+fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, Failure> {
+    let trust_domain = arguments.trust_domain;
+    let id = |name: &str| {
+        SpiffeId::from_segments(trust_domain.clone(), &[name])
+            .map_err(|error| Failure::new("SG0021", &error))
+    };
+    let demo = Entry {
+        spiffe_id: id("demo")?,
+        selectors: vec![format!("unix:uid:{}", nix::unistd::geteuid())],
+        dns_names: Vec::new(),
+        ttl: None,
+        hint: None,
+    };
+    let mut components = Vec::new();
+    let (name, selector, target) = match arguments.upstream {
+        Some(authority) => (
+            "upstream".to_owned(),
+            format!("listener:name:{LISTENER}"),
+            Target::Upstream(authority),
+        ),
+        None => {
+            let (name, path) = match arguments.component {
+                Some(path) => (component_name(&path), path),
+                None => (EXAMPLE.to_owned(), write_example(state)?),
+            };
+            let selector = format!("component:digest:{}", component_digest(&path)?);
+            components.push(Component {
+                name: name.clone(),
+                path,
+                namespace: Component::DEFAULT_NAMESPACE.to_owned(),
+                memory_limit: Component::DEFAULT_MEMORY_LIMIT,
+                max_concurrency: Component::DEFAULT_MAX_CONCURRENCY,
+                request_deadline: Component::DEFAULT_REQUEST_DEADLINE,
+            });
+            (name.clone(), selector, Target::Component(name))
+        }
+    };
+    let fronted = Entry {
+        spiffe_id: id(&name)?,
+        selectors: vec![selector],
+        // So that tools which check names, such as curl, can verify the server.
+        dns_names: vec!["localhost".to_owned()],
+        ttl: None,
+        hint: None,
+    };
+    Ok(Config {
+        svid_files: vec![SvidFile {
+            spiffe_id: demo.spiffe_id.clone(),
+            directory: state.path().join("demo"),
+        }],
+        identity: Identity {
+            trust_domain: trust_domain.clone(),
+            source: IdentitySource::Embedded,
+            state: state.path().to_owned(),
+            svid_ttl: arguments.svid_ttl,
+            entries: vec![demo, fronted],
+        },
+        workload_api: WorkloadApi {
+            socket: state.path().join("workload.sock"),
+        },
+        admin: Admin {
+            listen: arguments.admin,
+        },
+        policy: Policy {
+            path: arguments.policy,
+            ..Policy::default()
+        },
+        proxy: Proxy::default(),
+        components,
+        listeners: vec![Listener {
+            name: LISTENER.to_owned(),
+            listen: arguments.listen,
+            target,
+            spiffe_id: None,
+            timeouts: Timeouts::default(),
+        }],
+        log: Log {
+            // Standard output is for what `up` itself prints.
+            access: AccessLogOutput::Stderr,
+            ..Log::default()
+        },
+    })
+}
+
+/// The example stands in the state directory, as any other component would stand in a file.
+fn write_example(state: &StateDirectory) -> Result<PathBuf, Failure> {
+    let path = state.path().join("hello.wasm");
+    durable::replace(&path, EXAMPLE_COMPONENT).map_err(|error| Failure::new("SG0001", &error))?;
+    Ok(path)
+}
+
+/// A name for a component, from its file's name: what a SPIFFE ID and a metric label can carry.
+fn component_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name: String = stem
+        .chars()
+        .map(|character| match character.to_ascii_lowercase() {
+            plain @ ('a'..='z' | '0'..='9') => plain,
+            _ => '-',
+        })
+        .take(63)
+        .collect();
+    match name.trim_matches('-') {
+        // The demo client's identity is its own.
+        "" | "demo" => "component".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+impl Demo {
+    fn new(config: &Config, instance: &Instance) -> Self {
+        let directory = instance.state().join("demo");
+        let file = |name: &str| directory.join(name).display().to_string();
+        let port = instance
+            .listeners()
+            .first()
+            .map_or(0, |listener| listener.address.port());
+        let demo = config.svid_files.first();
+        Self {
+            spiffe_id: demo
+                .map(|file| file.spiffe_id.to_string())
+                .unwrap_or_default(),
+            svid: file("svid.pem"),
+            key: file("key.pem"),
+            bundle: file("bundle.pem"),
+            url_allowed: format!("https://localhost:{port}/hello"),
+            url_denied: format!("https://localhost:{port}/admin"),
+        }
+    }
+
+    fn curl(&self, url: &str) -> String {
+        let Self {
+            svid, key, bundle, ..
+        } = self;
+        let [svid, key, bundle] = [svid, key, bundle].map(|path| shell_word(path));
+        format!("curl --cacert {bundle} --cert {svid} --key {key} {url}")
+    }
+}
+
+/// A path as one word of a shell command.
+fn shell_word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@".contains(&byte);
+    if text.bytes().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn welcome(config: &Config, instance: &Instance, demo: &Demo) -> String {
+    let state = instance.state().display();
+    let mut text = format!(
+        "Sidegate is up. The CA of trust domain {} lives in {state}.\n\n",
+        config.identity.trust_domain
+    );
+    for listener in instance.listeners() {
+        let fronted = match config.listeners.first().map(|listener| &listener.target) {
+            Some(Target::Upstream(authority)) => format!("http://{authority}"),
+            Some(Target::Component(name)) => format!("component {name}"),
+            None => String::new(),
+        };
+        text.push_str(&format!(
+            "  mTLS      https://{}  fronts {fronted} as {}\n",
+            listener.address, listener.spiffe_id
+        ));
+    }
+    let policy = match &config.policy.path {
+        Some(path) => path.display().to_string(),
+        None => "the stock policy: callers of this trust domain, but not /admin".to_owned(),
+    };
+    text.push_str(&format!(
+        "  policy    {policy}\n  \
+           you       {} by files in {state}/demo, or by the Workload API\n  \
+           identity  {}  Workload API and Envoy SDS\n  \
+           admin     http://{}  /livez /readyz /metrics\n\n\
+         Allowed, then denied:\n\n  {}\n  {}\n\n\
+         Next:\n\n  \
+           sidegate svid fetch x509 --socket {}\n  \
+           sidegate up --policy DIR       decide by your own Rego\n  \
+           sidegate up app.wasm           front your own component\n  \
+           sidegate up --upstream http://127.0.0.1:9000\n\n\
+         Ctrl-C stops it.\n",
+        demo.spiffe_id,
+        instance.workload_socket(),
+        instance.admin(),
+        demo.curl(&demo.url_allowed),
+        demo.curl(&demo.url_denied),
+        shell_word(&instance.workload_socket()),
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_is_named_after_its_file_and_never_like_the_demo_client() {
+        for (path, name) in [
+            ("app.wasm", "app"),
+            ("/a/b/My App.v2.wasm", "my-app-v2"),
+            ("demo.wasm", "component"),
+            ("é.wasm", "component"),
+        ] {
+            assert_eq!(component_name(Path::new(path)), name);
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(shell_word("/a/b-c.d"), "/a/b-c.d");
+        assert_eq!(shell_word("/a b/c"), "'/a b/c'");
+        assert_eq!(shell_word("/it's"), r"'/it'\''s'");
+    }
+}

@@ -1,0 +1,60 @@
+//! The stable codes of configuration problems, SG0010 to SG0049.
+//!
+//! A code is never given a second meaning: a retired one stays unused.
+
+/// The configuration file cannot be read.
+pub(crate) const UNREADABLE: &str = "SG0010";
+/// The configuration file was read and is refused; each problem carries its own code.
+pub(crate) const INVALID: &str = "SG0011";
+/// The text is not TOML.
+pub(crate) const SYNTAX: &str = "SG0012";
+/// A key or section that Sidegate does not know.
+pub(crate) const UNKNOWN_KEY: &str = "SG0013";
+/// A value of another type than the key takes.
+pub(crate) const WRONG_TYPE: &str = "SG0014";
+/// A required key or section is not there.
+pub(crate) const MISSING: &str = "SG0015";
+/// The same key or section is written twice.
+pub(crate) const DUPLICATE_KEY: &str = "SG0016";
+/// A duration that cannot be read.
+pub(crate) const BAD_DURATION: &str = "SG0017";
+/// A size in bytes that cannot be read.
+pub(crate) const BAD_SIZE: &str = "SG0018";
+/// A number, duration or size outside the allowed range.
+pub(crate) const OUT_OF_RANGE: &str = "SG0019";
+/// A trust domain that the SPIFFE specification does not allow.
+pub(crate) const BAD_TRUST_DOMAIN: &str = "SG0020";
+/// A SPIFFE ID that the SPIFFE specification does not allow for a workload.
+pub(crate) const BAD_SPIFFE_ID: &str = "SG0021";
+/// A word that is not among those the key takes.
+pub(crate) const UNKNOWN_VALUE: &str = "SG0022";
+/// A listening address that is not an IP address and a port.
+pub(crate) const BAD_ADDRESS: &str = "SG0023";
+/// An upstream that is not `http://host:port`.
+pub(crate) const BAD_UPSTREAM: &str = "SG0024";
+/// A listener with both or neither of `component` and `upstream`.
+pub(crate) const LISTENER_TARGET: &str = "SG0025";
+/// A name with characters outside `a-z`, `0-9` and `-`, or of a wrong length.
+pub(crate) const BAD_NAME: &str = "SG0026";
+/// A name used by two components or two listeners.
+pub(crate) const DUPLICATE_NAME: &str = "SG0027";
+/// Two sockets would listen on the same address.
+pub(crate) const DUPLICATE_ADDRESS: &str = "SG0028";
+/// A directory for SVID files that is used twice or is the state directory.
+pub(crate) const DUPLICATE_DIRECTORY: &str = "SG0029";
+/// A listener names a component that is not configured.
+pub(crate) const UNKNOWN_COMPONENT: &str = "SG0030";
+/// A SPIFFE ID that no registration entry gives out.
+pub(crate) const UNKNOWN_IDENTITY: &str = "SG0031";
+/// There is no listener.
+pub(crate) const NO_LISTENER: &str = "SG0032";
+/// The path of a Unix socket is longer than the operating system allows.
+pub(crate) const SOCKET_PATH_TOO_LONG: &str = "SG0033";
+/// A path that is empty or cannot be a path.
+pub(crate) const BAD_PATH: &str = "SG0034";
+/// A DNS name that cannot be put into a certificate.
+pub(crate) const BAD_DNS_NAME: &str = "SG0035";
+/// A policy entrypoint that is not a path of names.
+pub(crate) const BAD_ENTRYPOINT: &str = "SG0036";
+/// A log filter that cannot be read.
+pub(crate) const BAD_LOG_LEVEL: &str = "SG0037";

@@ -1,0 +1,409 @@
+//! From the raw configuration to the typed one, collecting every problem on the way.
+
+use std::borrow::Borrow;
+use std::path::Path;
+use std::time::Duration;
+
+use super::codes;
+use super::cross;
+use super::diagnostic::Diagnostic;
+use super::document::KeyMap;
+use super::key::Key;
+use super::model::{
+    Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log, Policy, Proxy,
+    SvidFile, Target, Timeouts, WorkloadApi,
+};
+use super::raw::{
+    RawAdmin, RawComponent, RawConfig, RawEntry, RawIdentity, RawListener, RawLog, RawPolicy,
+    RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi, Table,
+};
+use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
+
+/// The lowering of one file: reads values, keeps problems.
+pub(super) struct Lowering<'a> {
+    keys: &'a KeyMap,
+    /// The folder of the file: relative paths start here.
+    base: &'a Path,
+    problems: Vec<Diagnostic>,
+}
+
+/// `problems` are those that reading found; the typed configuration exists only without any.
+pub(super) fn lower(
+    raw: RawConfig,
+    keys: &KeyMap,
+    base: &Path,
+    problems: Vec<Diagnostic>,
+) -> Result<Config, Vec<Diagnostic>> {
+    let mut lowering = Lowering {
+        keys,
+        base,
+        problems,
+    };
+    cross::check(&raw, &mut lowering);
+    let config = lowering.config(raw);
+    match config {
+        Some(config) if lowering.problems.is_empty() => Ok(config),
+        _ => Err(lowering.problems),
+    }
+}
+
+impl Lowering<'_> {
+    /// `None` only where a problem was reported.
+    fn config(&mut self, raw: RawConfig) -> Option<Config> {
+        let identity = self.identity(raw.identity);
+        let workload_api = self.workload_api(raw.workload_api);
+        let admin = self.admin(raw.admin.unwrap_or_default().0);
+        let policy = self.policy(raw.policy);
+        let proxy = self.proxy(raw.proxy.unwrap_or_default().0);
+        let components = self.each(raw.component, Key::component, Self::component);
+        let listeners = self.each(raw.listener, Key::listener, Self::listener);
+        let svid_files = self.each(raw.svid_file, Key::svid_file, Self::svid_file);
+        let log = self.log(raw.log.unwrap_or_default().0);
+        Some(Config {
+            identity: identity?,
+            workload_api: workload_api?,
+            admin,
+            policy,
+            proxy,
+            components,
+            listeners,
+            svid_files,
+            log,
+        })
+    }
+
+    fn identity(&mut self, raw: Option<Table<RawIdentity>>) -> Option<Identity> {
+        let at = Key::of("identity");
+        let raw = self.section(raw, &at, "with `trust_domain` and `state`")?;
+        let base = self.base;
+        let trust_domain = self.required(
+            raw.trust_domain,
+            at.child("trust_domain"),
+            values::trust_domain,
+        );
+        let source = self.optional(raw.source, at.child("source"), values::source);
+        let state = self.required(raw.state, at.child("state"), values::path(base));
+        let svid_ttl = self.optional(
+            raw.svid_ttl,
+            at.child("svid_ttl"),
+            values::duration(Identity::TTL_RANGE),
+        );
+        let entries = self.each(raw.entry, Key::entry, Self::entry);
+        Some(Identity {
+            trust_domain: trust_domain?,
+            source: source.unwrap_or(IdentitySource::Embedded),
+            state: state?,
+            svid_ttl: svid_ttl.unwrap_or(Identity::DEFAULT_SVID_TTL),
+            entries,
+        })
+    }
+
+    fn entry(&mut self, at: &Key, raw: RawEntry) -> Option<Entry> {
+        let spiffe_id = self.required(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
+        let selectors = self.present(raw.selectors, &at.child("selectors"));
+        let dns_names = raw
+            .dns_names
+            .iter()
+            .enumerate()
+            .filter_map(|(index, name)| {
+                let key = at.child("dns_names").item(index);
+                self.parsed(name.as_str(), &key, values::dns_name)
+            });
+        let dns_names = dns_names.collect();
+        let ttl = self.optional(
+            raw.ttl,
+            at.child("ttl"),
+            values::duration(Identity::TTL_RANGE),
+        );
+        Some(Entry {
+            spiffe_id: spiffe_id?,
+            selectors: selectors?,
+            dns_names,
+            ttl,
+            hint: raw.hint,
+        })
+    }
+
+    fn workload_api(&mut self, raw: Option<Table<RawWorkloadApi>>) -> Option<WorkloadApi> {
+        let at = Key::of("workload_api");
+        let raw = self.section(raw, &at, "with `socket`")?;
+        let base = self.base;
+        Some(WorkloadApi {
+            socket: self.required(raw.socket, at.child("socket"), values::socket(base))?,
+        })
+    }
+
+    fn admin(&mut self, raw: RawAdmin) -> Admin {
+        let at = Key::of("admin");
+        let default = Admin::default();
+        Admin {
+            listen: self
+                .optional(raw.listen, at.child("listen"), values::address)
+                .unwrap_or(default.listen),
+        }
+    }
+
+    fn policy(&mut self, raw: Option<Table<RawPolicy>>) -> Policy {
+        let at = Key::of("policy");
+        let default = Policy::default();
+        let Some(Table(raw)) = raw else {
+            return default;
+        };
+        let base = self.base;
+        let longest = Duration::from_secs(5);
+        Policy {
+            path: self.required(raw.path, at.child("path"), values::path(base)),
+            entrypoint: self
+                .optional(raw.entrypoint, at.child("entrypoint"), values::entrypoint)
+                .unwrap_or(default.entrypoint),
+            timeout: self
+                .optional(
+                    raw.timeout,
+                    at.child("timeout"),
+                    values::duration(*AT_LEAST_A_NANOSECOND.start()..=longest),
+                )
+                .unwrap_or(default.timeout),
+        }
+    }
+
+    fn proxy(&mut self, raw: RawProxy) -> Proxy {
+        let at = Key::of("proxy");
+        Proxy {
+            workers: self.optional(raw.workers, at.child("workers"), values::integer(1..=256)),
+            drain_timeout: self
+                .optional(
+                    raw.drain_timeout,
+                    at.child("drain_timeout"),
+                    values::duration(Duration::ZERO..=LONGEST),
+                )
+                .unwrap_or(Proxy::default().drain_timeout),
+        }
+    }
+
+    fn component(&mut self, at: &Key, raw: RawComponent) -> Option<Component> {
+        let base = self.base;
+        let name = self.required(raw.name, at.child("name"), values::name);
+        let path = self.required(raw.path, at.child("path"), values::path(base));
+        let namespace = self.optional(raw.namespace, at.child("namespace"), values::name);
+        let memory_limit = self.optional(
+            raw.memory_limit,
+            at.child("memory_limit"),
+            values::size(Component::MEMORY_LIMIT_RANGE),
+        );
+        let max_concurrency = self.optional(
+            raw.max_concurrency,
+            at.child("max_concurrency"),
+            values::integer(1..=Component::MAX_CONCURRENCY_LIMIT),
+        );
+        let request_deadline = self.optional(
+            raw.request_deadline,
+            at.child("request_deadline"),
+            values::duration(AT_LEAST_A_NANOSECOND),
+        );
+        Some(Component {
+            name: name?,
+            path: path?,
+            namespace: namespace.unwrap_or_else(|| Component::DEFAULT_NAMESPACE.to_owned()),
+            memory_limit: memory_limit.unwrap_or(Component::DEFAULT_MEMORY_LIMIT),
+            max_concurrency: max_concurrency.unwrap_or(Component::DEFAULT_MAX_CONCURRENCY),
+            request_deadline: request_deadline.unwrap_or(Component::DEFAULT_REQUEST_DEADLINE),
+        })
+    }
+
+    fn listener(&mut self, at: &Key, raw: RawListener) -> Option<Listener> {
+        let name = self.required(raw.name, at.child("name"), values::name);
+        let listen = self.required(raw.listen, at.child("listen"), values::address);
+        let target = self.target(at, raw.component, raw.upstream);
+        let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
+        let timeouts = self.timeouts(&at.child("timeouts"), raw.timeouts.unwrap_or_default().0);
+        Some(Listener {
+            name: name?,
+            listen: listen?,
+            target: target?,
+            spiffe_id,
+            timeouts,
+        })
+    }
+
+    fn target(
+        &mut self,
+        at: &Key,
+        component: Option<String>,
+        upstream: Option<String>,
+    ) -> Option<Target> {
+        let component_key = at.child("component");
+        let upstream_key = at.child("upstream");
+        match (component, upstream) {
+            (Some(_), Some(_)) => {
+                let problem = Diagnostic::new(
+                    codes::LISTENER_TARGET,
+                    "a listener with both `component` and `upstream`",
+                    self.keys.value(&upstream_key),
+                )
+                .label("only one of the two can be behind it")
+                .related(self.keys.value(&component_key), "the other one")
+                .help("remove one of them, or write two listeners");
+                self.report(problem);
+                None
+            }
+            (Some(name), None) => self
+                .parsed(name.as_str(), &component_key, values::text)
+                .map(Target::Component),
+            (None, Some(address)) => self
+                .parsed(address.as_str(), &upstream_key, values::upstream)
+                .map(Target::Upstream),
+            (None, None) => {
+                if !self.is_faulty(&component_key) && !self.is_faulty(&upstream_key) {
+                    let problem = Diagnostic::new(
+                        codes::LISTENER_TARGET,
+                        "a listener with neither `component` nor `upstream`",
+                        self.keys.value(at),
+                    )
+                    .label("nothing is behind it")
+                    .help(
+                        "add `component = \"…\"` with the name of a [[component]], or \
+                         `upstream = \"http://host:port\"`",
+                    );
+                    self.report(problem);
+                }
+                None
+            }
+        }
+    }
+
+    fn timeouts(&mut self, at: &Key, raw: RawTimeouts) -> Timeouts {
+        let default = Timeouts::default();
+        let mut timeout = |value, name, default| {
+            let range = values::duration(AT_LEAST_A_NANOSECOND);
+            self.optional(value, at.child(name), range)
+                .unwrap_or(default)
+        };
+        Timeouts {
+            header_read: timeout(raw.header_read, "header_read", default.header_read),
+            idle: timeout(raw.idle, "idle", default.idle),
+            request: timeout(raw.request, "request", default.request),
+            connect: timeout(raw.connect, "connect", default.connect),
+        }
+    }
+
+    fn svid_file(&mut self, at: &Key, raw: RawSvidFile) -> Option<SvidFile> {
+        let base = self.base;
+        let spiffe_id = self.required(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
+        let directory = self.required(raw.directory, at.child("directory"), values::path(base));
+        Some(SvidFile {
+            spiffe_id: spiffe_id?,
+            directory: directory?,
+        })
+    }
+
+    fn log(&mut self, raw: RawLog) -> Log {
+        let at = Key::of("log");
+        let default = Log::default();
+        Log {
+            level: self
+                .optional(raw.level, at.child("level"), values::log_level)
+                .unwrap_or(default.level),
+            format: self
+                .optional(raw.format, at.child("format"), values::log_format)
+                .unwrap_or(default.format),
+            access: self
+                .optional(raw.access, at.child("access"), values::access_log_output)
+                .unwrap_or(default.access),
+        }
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn report(&mut self, problem: Diagnostic) {
+        self.problems.push(problem);
+    }
+
+    pub(super) fn keys(&self) -> &KeyMap {
+        self.keys
+    }
+
+    pub(super) fn is_faulty(&self, key: &Key) -> bool {
+        self.keys.is_faulty(key)
+    }
+
+    pub(super) fn base(&self) -> &Path {
+        self.base
+    }
+
+    /// Lowers the tables of an array, each with its key; what cannot be lowered was reported.
+    fn each<R, T>(
+        &mut self,
+        raw: Vec<Table<R>>,
+        key: impl Fn(usize) -> Key,
+        lower: impl Fn(&mut Self, &Key, R) -> Option<T>,
+    ) -> Vec<T> {
+        let numbered = raw.into_iter().enumerate();
+        numbered
+            .filter_map(|(index, Table(raw))| lower(self, &key(index), raw))
+            .collect()
+    }
+
+    fn section<R>(&mut self, raw: Option<Table<R>>, key: &Key, content: &str) -> Option<R> {
+        if raw.is_none() && !self.is_faulty(key) {
+            let problem = Diagnostic::new(
+                codes::MISSING,
+                format!("the section `[{key}]` is missing"),
+                None,
+            );
+            self.report(problem.help(format!("add `[{key}]` {content}")));
+        }
+        raw.map(|Table(raw)| raw)
+    }
+
+    fn required<I: Borrow<B>, B: ?Sized, T>(
+        &mut self,
+        value: Option<I>,
+        key: Key,
+        parse: impl FnOnce(&B) -> Result<T, Problem>,
+    ) -> Option<T> {
+        let value = self.present(value, &key)?;
+        self.parsed(value.borrow(), &key, parse)
+    }
+
+    fn optional<I: Borrow<B>, B: ?Sized, T>(
+        &mut self,
+        value: Option<I>,
+        key: Key,
+        parse: impl FnOnce(&B) -> Result<T, Problem>,
+    ) -> Option<T> {
+        self.parsed(value?.borrow(), &key, parse)
+    }
+
+    fn present<I>(&mut self, value: Option<I>, key: &Key) -> Option<I> {
+        if value.is_none() && !self.is_faulty(key) {
+            let table = key.parent().unwrap_or_default();
+            let problem = Diagnostic::new(
+                codes::MISSING,
+                format!("`{key}` is missing"),
+                self.keys.value(&table),
+            );
+            self.report(problem.label("required in this section"));
+        }
+        value
+    }
+
+    fn parsed<B: ?Sized, T>(
+        &mut self,
+        value: &B,
+        key: &Key,
+        parse: impl FnOnce(&B) -> Result<T, Problem>,
+    ) -> Option<T> {
+        if self.is_faulty(key) {
+            return None;
+        }
+        parse(value)
+            .map_err(|problem| {
+                let title = format!("`{key}` {}", problem.phrase);
+                let mut diagnostic =
+                    Diagnostic::new(problem.code, title, self.keys.value(key)).label(problem.label);
+                diagnostic.help = problem.help;
+                self.report(diagnostic);
+            })
+            .ok()
+    }
+}

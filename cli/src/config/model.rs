@@ -1,0 +1,245 @@
+//! The typed configuration: plain data, checked, with every default filled in.
+//!
+//! Nothing here knows TOML. `sidegate up` builds the same [`Config`] in code.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::uri::Authority;
+use spiffe::{SpiffeId, TrustDomain};
+
+/// Everything that `sidegate run` is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) identity: Identity,
+    pub(crate) workload_api: WorkloadApi,
+    pub(crate) admin: Admin,
+    pub(crate) policy: Policy,
+    pub(crate) proxy: Proxy,
+    /// In file order; names are unique.
+    pub(crate) components: Vec<Component>,
+    /// In file order, at least one; names and non-zero addresses are unique.
+    pub(crate) listeners: Vec<Listener>,
+    /// In file order; directories are unique.
+    pub(crate) svid_files: Vec<SvidFile>,
+    pub(crate) log: Log,
+}
+
+/// `[identity]`: who issues, for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) source: IdentitySource,
+    /// The state directory, where the embedded CA lives.
+    pub(crate) state: PathBuf,
+    /// The lifetime of SVIDs whose entry names none.
+    pub(crate) svid_ttl: Duration,
+    /// In file order.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Where SVIDs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IdentitySource {
+    /// A CA in the state directory.
+    Embedded,
+}
+
+/// `[[identity.entry]]`: a registration entry, as written.
+///
+/// Only the form is checked here; whether the selectors are known and sufficient and the ID is
+/// allowed is the identity room's decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) spiffe_id: SpiffeId,
+    /// `type:value` strings, unchecked.
+    pub(crate) selectors: Vec<String>,
+    pub(crate) dns_names: Vec<String>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) hint: Option<String>,
+}
+
+/// `[workload_api]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkloadApi {
+    /// At most [`WorkloadApi::SOCKET_PATH_MAX`] bytes.
+    pub(crate) socket: PathBuf,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Admin {
+    pub(crate) listen: SocketAddr,
+}
+
+/// `[policy]`: which Rego decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// A Rego file or a directory of them; `None` is the stock policy.
+    pub(crate) path: Option<PathBuf>,
+    /// The rule that decides, as `package/path/rule` below `data`.
+    pub(crate) entrypoint: String,
+    /// How long one decision may take before it counts as a denial.
+    pub(crate) timeout: Duration,
+}
+
+/// `[proxy]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    /// Worker threads; `None` is one for each CPU.
+    pub(crate) workers: Option<usize>,
+    /// How long running requests may finish after a stop was asked for.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// `[[component]]`: a WebAssembly component to host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Component {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) namespace: String,
+    /// Bytes of linear memory of one instance.
+    pub(crate) memory_limit: u64,
+    /// Requests served at the same time.
+    pub(crate) max_concurrency: usize,
+    pub(crate) request_deadline: Duration,
+}
+
+/// `[[listener]]`: a socket that takes mTLS connections, and what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) target: Target,
+    /// Which of several identities of the target the listener presents.
+    pub(crate) spiffe_id: Option<SpiffeId>,
+    pub(crate) timeouts: Timeouts,
+}
+
+/// What is behind a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The component of this name.
+    Component(String),
+    /// An HTTP server in plain text, as host and port.
+    Upstream(Authority),
+}
+
+/// `[listener.timeouts]`: all greater than zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    /// From the first byte of a request head to its last.
+    pub(crate) header_read: Duration,
+    /// A connection on which nothing moves in either direction.
+    pub(crate) idle: Duration,
+    /// From the request's head to the response's head.
+    pub(crate) request: Duration,
+    /// To reach the upstream.
+    pub(crate) connect: Duration,
+}
+
+/// `[[svid_file]]`: an identity kept fresh as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SvidFile {
+    pub(crate) spiffe_id: SpiffeId,
+    /// Holds `svid.pem`, `key.pem` and `bundle.pem`.
+    pub(crate) directory: PathBuf,
+}
+
+/// `[log]`: diagnostics on standard error, and where the access log's JSON lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// Directives of a `tracing` filter, such as `info,sidegate_proxy=debug`.
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+    pub(crate) access: AccessLogOutput,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessLogOutput {
+    Stdout,
+    Stderr,
+}
+
+/// How diagnostics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Identity {
+    pub(crate) const DEFAULT_SVID_TTL: Duration = Duration::from_secs(60 * 60);
+    /// What an SVID may live, by default or by its entry.
+    pub(crate) const TTL_RANGE: RangeInclusive<Duration> =
+        Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
+}
+
+impl WorkloadApi {
+    /// The longest path of a Unix socket in bytes: `sun_path` is 108 with the closing NUL.
+    pub(crate) const SOCKET_PATH_MAX: usize = 107;
+}
+
+impl Component {
+    pub(crate) const DEFAULT_NAMESPACE: &'static str = "default";
+    pub(crate) const DEFAULT_MEMORY_LIMIT: u64 = 64 << 20;
+    /// From one page of WebAssembly's linear memory to all that 32 bits can address.
+    pub(crate) const MEMORY_LIMIT_RANGE: RangeInclusive<u64> = 64 << 10..=4 << 30;
+    pub(crate) const DEFAULT_MAX_CONCURRENCY: usize = 100;
+    pub(crate) const MAX_CONCURRENCY_LIMIT: i64 = 100_000;
+    pub(crate) const DEFAULT_REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 15900)),
+        }
+    }
+}
+
+impl Default for Policy {
+    /// The stock policy.
+    fn default() -> Self {
+        Self {
+            path: None,
+            entrypoint: "envoy/authz/allow".to_owned(),
+            timeout: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            request: Duration::from_secs(30),
+            connect: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            access: AccessLogOutput::Stdout,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The file as it is written: names and TOML types, nothing else.
+//!
+//! Every key is optional here, so that what is missing is reported together with all else that is
+//! wrong and not as the one error that ends deserialization.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+/// A TOML table and nothing else: a derived struct would take an array for its fields in order.
+#[derive(Debug, Default)]
+pub(super) struct Table<T>(pub(super) T);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) identity: Option<Table<RawIdentity>>,
+    pub(super) workload_api: Option<Table<RawWorkloadApi>>,
+    pub(super) admin: Option<Table<RawAdmin>>,
+    pub(super) policy: Option<Table<RawPolicy>>,
+    pub(super) proxy: Option<Table<RawProxy>>,
+    #[serde(default)]
+    pub(super) component: Vec<Table<RawComponent>>,
+    #[serde(default)]
+    pub(super) listener: Vec<Table<RawListener>>,
+    #[serde(default)]
+    pub(super) svid_file: Vec<Table<RawSvidFile>>,
+    pub(super) log: Option<Table<RawLog>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIdentity {
+    pub(super) trust_domain: Option<String>,
+    pub(super) source: Option<String>,
+    pub(super) state: Option<String>,
+    pub(super) svid_ttl: Option<String>,
+    #[serde(default)]
+    pub(super) entry: Vec<Table<RawEntry>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEntry {
+    pub(super) spiffe_id: Option<String>,
+    pub(super) selectors: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) dns_names: Vec<String>,
+    pub(super) ttl: Option<String>,
+    pub(super) hint: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWorkloadApi {
+    pub(super) socket: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAdmin {
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    pub(super) path: Option<String>,
+    pub(super) entrypoint: Option<String>,
+    pub(super) timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProxy {
+    pub(super) workers: Option<i64>,
+    pub(super) drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawComponent {
+    pub(super) name: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) memory_limit: Option<String>,
+    pub(super) max_concurrency: Option<i64>,
+    pub(super) request_deadline: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListener {
+    pub(super) name: Option<String>,
+    pub(super) listen: Option<String>,
+    pub(super) component: Option<String>,
+    pub(super) upstream: Option<String>,
+    pub(super) spiffe_id: Option<String>,
+    pub(super) timeouts: Option<Table<RawTimeouts>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTimeouts {
+    pub(super) header_read: Option<String>,
+    pub(super) idle: Option<String>,
+    pub(super) request: Option<String>,
+    pub(super) connect: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSvidFile {
+    pub(super) spiffe_id: Option<String>,
+    pub(super) directory: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Option<String>,
+    pub(super) format: Option<String>,
+    pub(super) access: Option<String>,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_map(TableVisitor(PhantomData))
+            .map(Self)
+    }
+}
+
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}

@@ -1,0 +1,414 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use spiffe::{SpiffeId, TrustDomain};
+
+use super::raw::{
+    RawAdmin, RawComponent, RawConfig, RawEntry, RawIdentity, RawListener, RawLog, RawPolicy,
+    RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
+};
+use super::*;
+
+const SMALLEST: &str = r#"
+[identity]
+trust_domain = "sidegate.local"
+state = "state"
+
+[workload_api]
+socket = "/run/sidegate/workload.sock"
+
+[[listener]]
+name = "main"
+listen = "127.0.0.1:0"
+upstream = "http://127.0.0.1:9000"
+"#;
+
+const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+fn manifest_folder() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn golden_files(extension: &str) -> BTreeSet<PathBuf> {
+    let folder = manifest_folder().join("src/config/golden");
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect()
+}
+
+/// What is shown for the text of a golden file, under the name that the file has in its folder.
+fn rendered(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    match parse(Path::new(path.file_name().unwrap()), &text) {
+        Ok(_) => "accepted\n".to_owned(),
+        Err(problems) => format!("{}\n{problems}\n", problems.render(false)),
+    }
+}
+
+#[test]
+fn every_refused_file_is_shown_as_its_golden_text_says() {
+    let inputs = golden_files("toml");
+    assert!(!inputs.is_empty());
+    let mut differences = String::new();
+    for input in &inputs {
+        let found = rendered(input);
+        let golden = input.with_extension("stderr");
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        if found != expected {
+            // Never over the golden text itself: a person looks first, then renames.
+            let beside = input.with_extension("stderr.new");
+            fs::write(&beside, &found).unwrap();
+            differences += &format!(
+                "{}\n--- expected\n{expected}\n--- found (also in {})\n{found}\n",
+                golden.display(),
+                beside.display()
+            );
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+}
+
+#[test]
+fn every_golden_text_belongs_to_a_file() {
+    for golden in golden_files("stderr") {
+        assert!(golden.with_extension("toml").exists(), "{golden:?}");
+    }
+}
+
+#[test]
+fn every_code_is_shown_by_a_golden_text_and_has_one_meaning() {
+    let texts: String = golden_files("stderr")
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let mut seen = BTreeSet::new();
+    for line in include_str!("codes.rs").lines() {
+        let Some((_, code)) = line.split_once("&str = \"") else {
+            continue;
+        };
+        let code = code.trim_end_matches("\";");
+        assert!(("SG0010"..="SG0049").contains(&code), "{code}");
+        assert!(seen.insert(code), "{code} is used twice");
+        // These two are of the file as a whole and never stand beside a caret.
+        if ![codes::UNREADABLE, codes::INVALID].contains(&code) {
+            assert!(texts.contains(&format!("[{code}]")), "{code} has no golden");
+        }
+    }
+    assert!(seen.len() > 20, "{seen:?}");
+}
+
+#[test]
+fn colour_is_added_only_when_asked_for_and_changes_no_word() {
+    let problems = parse(Path::new("a.toml"), "[log]\nlevl = 1\n").unwrap_err();
+    let plain = problems.render(false);
+    let styled = problems.render(true);
+    assert!(!plain.contains('\u{1b}'));
+    assert!(styled.contains('\u{1b}'));
+    let mut stripped = String::new();
+    let mut rest = styled.as_str();
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        stripped += before;
+        rest = after.split_once('m').unwrap().1;
+    }
+    assert_eq!(stripped + rest, plain);
+}
+
+#[test]
+fn control_characters_of_the_file_never_reach_the_terminal() {
+    let text = "[log]\n\"\\u001b[2J\" = 1\nformat = \"\\u001b]0;x\"\n\"a\\nb\" = 1";
+    let problems = parse(Path::new("a.toml"), text).unwrap_err();
+    assert!(!problems.render(false).contains('\u{1b}'));
+}
+
+#[test]
+fn any_text_is_answered_without_a_panic() {
+    let whole = fs::read_to_string(manifest_folder().join("../examples/sidegate.toml")).unwrap();
+    for (end, _) in whole.char_indices().step_by(5) {
+        let (cut, rest) = whole.split_at(end);
+        let without: String = rest.chars().skip(1).collect();
+        for text in [
+            cut.to_owned(),
+            format!("{cut}{without}"),
+            format!("{cut}[é\"{rest}"),
+        ] {
+            if let Err(problems) = parse(Path::new("a.toml"), &text) {
+                assert!(!problems.list().is_empty(), "{text}");
+                assert!(!problems.render(false).is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let (config, _) = parse(Path::new("/etc/sidegate/sidegate.toml"), SMALLEST).unwrap();
+    let expected = Config {
+        identity: Identity {
+            trust_domain: TrustDomain::new("sidegate.local").unwrap(),
+            source: IdentitySource::Embedded,
+            state: PathBuf::from("/etc/sidegate/state"),
+            svid_ttl: Duration::from_secs(3600),
+            entries: Vec::new(),
+        },
+        workload_api: WorkloadApi {
+            socket: PathBuf::from("/run/sidegate/workload.sock"),
+        },
+        admin: Admin {
+            listen: SocketAddr::from(([127, 0, 0, 1], 15900)),
+        },
+        policy: Policy {
+            path: None,
+            entrypoint: "envoy/authz/allow".to_owned(),
+            timeout: Duration::from_millis(50),
+        },
+        proxy: Proxy {
+            workers: None,
+            drain_timeout: Duration::from_secs(10),
+        },
+        components: Vec::new(),
+        listeners: vec![Listener {
+            name: "main".to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            target: Target::Upstream("127.0.0.1:9000".parse().unwrap()),
+            spiffe_id: None,
+            timeouts: Timeouts {
+                header_read: Duration::from_secs(10),
+                idle: Duration::from_secs(60),
+                request: Duration::from_secs(30),
+                connect: Duration::from_secs(2),
+            },
+        }],
+        svid_files: Vec::new(),
+        log: Log {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            access: AccessLogOutput::Stdout,
+        },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn what_is_written_is_what_is_used() {
+    let text = r#"
+        identity.trust_domain = "td.example"
+        identity.source = "embedded"
+        identity.state = "/var/lib/sidegate"
+        identity.svid_ttl = "10s"
+        [[identity.entry]]
+        spiffe_id = "spiffe://td.example/web"
+        selectors = ["unix:uid:1000", "unix:gid:1000"]
+        dns_names = ["web.example"]
+        ttl = "24h"
+        hint = "internal"
+        [workload_api]
+        socket = "run/w.sock"
+        [admin]
+        listen = "[::1]:0"
+        [policy]
+        path = "policies"
+        entrypoint = "a/b"
+        timeout = "5s"
+        [proxy]
+        workers = 256
+        drain_timeout = "0s"
+        [[component]]
+        name = "hello"
+        path = "../hello.wasm"
+        namespace = "shop"
+        memory_limit = "1.5GiB"
+        max_concurrency = 1
+        request_deadline = "1ms"
+        [[listener]]
+        name = "main"
+        listen = "[::1]:8443"
+        component = "hello"
+        spiffe_id = "spiffe://td.example/web"
+        timeouts = { header_read = "1s", idle = "2s", request = "3s", connect = "4s" }
+        [[svid_file]]
+        spiffe_id = "spiffe://td.example/web"
+        directory = "web"
+        [log]
+        level = "off,sidegate=debug"
+        format = "json"
+        access = "stderr"
+    "#;
+    let (config, _) = parse(Path::new("folder/sidegate.toml"), text).unwrap();
+    let id = SpiffeId::new("spiffe://td.example/web").unwrap();
+    let expected = Config {
+        identity: Identity {
+            trust_domain: TrustDomain::new("td.example").unwrap(),
+            source: IdentitySource::Embedded,
+            state: PathBuf::from("/var/lib/sidegate"),
+            svid_ttl: Duration::from_secs(10),
+            entries: vec![Entry {
+                spiffe_id: id.clone(),
+                selectors: vec!["unix:uid:1000".to_owned(), "unix:gid:1000".to_owned()],
+                dns_names: vec!["web.example".to_owned()],
+                ttl: Some(Duration::from_secs(24 * 3600)),
+                hint: Some("internal".to_owned()),
+            }],
+        },
+        workload_api: WorkloadApi {
+            socket: PathBuf::from("folder/run/w.sock"),
+        },
+        admin: Admin {
+            listen: "[::1]:0".parse().unwrap(),
+        },
+        policy: Policy {
+            path: Some(PathBuf::from("folder/policies")),
+            entrypoint: "a/b".to_owned(),
+            timeout: Duration::from_secs(5),
+        },
+        proxy: Proxy {
+            workers: Some(256),
+            drain_timeout: Duration::ZERO,
+        },
+        components: vec![Component {
+            name: "hello".to_owned(),
+            path: PathBuf::from("folder/../hello.wasm"),
+            namespace: "shop".to_owned(),
+            memory_limit: 3 << 29,
+            max_concurrency: 1,
+            request_deadline: Duration::from_millis(1),
+        }],
+        listeners: vec![Listener {
+            name: "main".to_owned(),
+            listen: "[::1]:8443".parse().unwrap(),
+            target: Target::Component("hello".to_owned()),
+            spiffe_id: Some(id.clone()),
+            timeouts: Timeouts {
+                header_read: Duration::from_secs(1),
+                idle: Duration::from_secs(2),
+                request: Duration::from_secs(3),
+                connect: Duration::from_secs(4),
+            },
+        }],
+        svid_files: vec![SvidFile {
+            spiffe_id: id,
+            directory: PathBuf::from("folder/web"),
+        }],
+        log: Log {
+            level: "off,sidegate=debug".to_owned(),
+            format: LogFormat::Json,
+            access: AccessLogOutput::Stderr,
+        },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_example_loads() {
+    let (config, source) = load(&manifest_folder().join("../examples/sidegate.toml")).unwrap();
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.components.len(), 1);
+    assert_eq!(source.path().file_name().unwrap(), "sidegate.toml");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_of_its_own() {
+    let error = load(Path::new("there/is/none.toml")).unwrap_err();
+    assert!(matches!(error, ConfigError::Read { .. }));
+    assert_eq!(error.code(), "SG0010");
+    assert_eq!(
+        error.to_string(),
+        "cannot read the configuration file there/is/none.toml"
+    );
+}
+
+#[test]
+fn later_refusals_point_into_the_same_file() {
+    let text = format!(
+        "{SMALLEST}\n[[identity.entry]]\nspiffe_id = \"spiffe://sidegate.local/a\"\n\
+         selectors = [\"unix:uid:1\", \"linux:uid:1\"]\n"
+    );
+    let (_, source) = parse(Path::new("sidegate.toml"), &text).unwrap();
+    let shown = |key: &Key| {
+        let span = source.diagnostic(key, "SG0100", "refused").span;
+        span.map(|span| &text[span])
+    };
+    let entry = Key::entry(0);
+    assert_eq!(
+        shown(&entry.child("spiffe_id")),
+        Some("\"spiffe://sidegate.local/a\"")
+    );
+    assert_eq!(
+        shown(&entry.child("selectors").item(1)),
+        Some("\"linux:uid:1\"")
+    );
+    assert_eq!(shown(&entry.child("hint")), Some("[[identity.entry]]"));
+    assert_eq!(shown(&Key::of("policy").child("path")), None);
+    let problem = source
+        .diagnostic(
+            &entry.child("selectors").item(1),
+            "SG0100",
+            "unknown selector type",
+        )
+        .label("`linux` is not known")
+        .help("known: unix, component");
+    assert_eq!(
+        source.diagnostics(vec![problem]).render(false),
+        "\
+error[SG0100]: unknown selector type
+  --> sidegate.toml:16:28
+   |
+16 | selectors = [\"unix:uid:1\", \"linux:uid:1\"]
+   |                            ^^^^^^^^^^^^^ `linux` is not known
+   |
+   = help: known: unix, component
+"
+    );
+}
+
+/// The keys that a table takes, out of what serde says about one that it does not.
+fn keys_of<'de, T: Deserialize<'de> + std::fmt::Debug>() -> Vec<String> {
+    let unknown = toml::Deserializer::parse("\"\" = 1").unwrap();
+    let message = T::deserialize(unknown).unwrap_err().message().to_owned();
+    let keys: Vec<String> = message
+        .split('`')
+        .skip(3)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
+    assert!(!keys.is_empty(), "{message}");
+    keys
+}
+
+#[test]
+fn every_key_is_documented_under_its_section() {
+    let sections = [
+        ("[identity]", keys_of::<RawIdentity>()),
+        ("[[identity.entry]]", keys_of::<RawEntry>()),
+        ("[workload_api]", keys_of::<RawWorkloadApi>()),
+        ("[admin]", keys_of::<RawAdmin>()),
+        ("[policy]", keys_of::<RawPolicy>()),
+        ("[proxy]", keys_of::<RawProxy>()),
+        ("[[component]]", keys_of::<RawComponent>()),
+        ("[[listener]]", keys_of::<RawListener>()),
+        ("[listener.timeouts]", keys_of::<RawTimeouts>()),
+        ("[[svid_file]]", keys_of::<RawSvidFile>()),
+        ("[log]", keys_of::<RawLog>()),
+    ];
+    for root in keys_of::<RawConfig>() {
+        assert!(sections.iter().any(|(header, _)| {
+            [format!("[{root}]"), format!("[[{root}]]")].contains(&(*header).to_owned())
+        }));
+    }
+    for (header, keys) in sections {
+        let heading = format!("\n## `{header}`\n");
+        let (_, section) = DOCUMENTATION.split_once(&heading).expect(header);
+        let section = section.split("\n## ").next().unwrap();
+        for key in keys {
+            // Tables of their own have headings of their own.
+            let own = ["entry", "timeouts"].contains(&key.as_str());
+            let documented = section.contains(&format!("\n| `{key}` |"));
+            assert!(own || documented, "`{key}` of {header} is not documented");
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! What the text of a single value may be.
+//!
+//! Each function takes the value as written and gives the typed one, or a [`Problem`] that does
+//! not yet know where it stands.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use http::uri::Authority;
+use spiffe::{SpiffeId, TrustDomain};
+use tracing_subscriber::EnvFilter;
+
+use super::codes;
+use super::diagnostic::did_you_mean;
+use super::model::{AccessLogOutput, IdentitySource, LogFormat, WorkloadApi};
+
+/// Why a value is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) code: &'static str,
+    /// Follows the name of the key: "is not a duration".
+    pub(super) phrase: &'static str,
+    pub(super) label: String,
+    pub(super) help: Option<String>,
+}
+
+/// Beyond any use, and small enough to be added to any instant.
+pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+pub(super) const AT_LEAST_A_NANOSECOND: RangeInclusive<Duration> =
+    Duration::from_nanos(1)..=LONGEST;
+
+impl Problem {
+    fn new(code: &'static str, phrase: &'static str, label: impl Into<String>) -> Self {
+        Self {
+            code,
+            phrase,
+            label: label.into(),
+            help: None,
+        }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+pub(super) fn text(text: &str) -> Result<String, Problem> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn duration(
+    allowed: RangeInclusive<Duration>,
+) -> impl FnOnce(&str) -> Result<Duration, Problem> {
+    move |text| {
+        let duration = humantime::parse_duration(text).map_err(|error| {
+            Problem::new(codes::BAD_DURATION, "is not a duration", error.to_string())
+                .help("a duration is a number and a unit, such as \"500ms\", \"10s\" or \"1h 30m\"")
+        })?;
+        if allowed.contains(&duration) {
+            return Ok(duration);
+        }
+        Err(if duration < *allowed.start() {
+            let least = humantime::format_duration(*allowed.start());
+            out_of_range(match allowed.start().as_nanos() {
+                1 => "must be greater than zero".to_owned(),
+                _ => format!("must be at least {least}"),
+            })
+        } else {
+            let most = humantime::format_duration(*allowed.end());
+            out_of_range(format!("must be at most {most}"))
+        })
+    }
+}
+
+pub(super) fn integer(allowed: RangeInclusive<i64>) -> impl FnOnce(&i64) -> Result<usize, Problem> {
+    move |number| {
+        let refused = || {
+            out_of_range(format!(
+                "must be from {} to {}",
+                allowed.start(),
+                allowed.end()
+            ))
+        };
+        if !allowed.contains(number) {
+            return Err(refused());
+        }
+        usize::try_from(*number).map_err(|_| refused())
+    }
+}
+
+/// Bytes.
+pub(super) fn size(allowed: RangeInclusive<u64>) -> impl FnOnce(&str) -> Result<u64, Problem> {
+    move |text| {
+        let size = text.parse::<ByteSize>().map_err(|_| {
+            Problem::new(
+                codes::BAD_SIZE,
+                "is not a size",
+                "expected a number and a unit",
+            )
+            .help("a size is written like \"64MiB\", \"512KiB\" or \"1GiB\"")
+        })?;
+        if allowed.contains(&size.as_u64()) {
+            return Ok(size.as_u64());
+        }
+        Err(out_of_range(format!(
+            "must be from {} to {}",
+            ByteSize(*allowed.start()),
+            ByteSize(*allowed.end())
+        )))
+    }
+}
+
+pub(super) fn path(base: &Path) -> impl FnOnce(&str) -> Result<PathBuf, Problem> + use<'_> {
+    move |text| {
+        let refused = |label| Problem::new(codes::BAD_PATH, "is not a path", label);
+        if text.is_empty() {
+            return Err(refused("is empty"));
+        }
+        if text.contains('\0') {
+            return Err(refused("holds a NUL byte"));
+        }
+        Ok(base.join(text))
+    }
+}
+
+pub(super) fn socket(base: &Path) -> impl FnOnce(&str) -> Result<PathBuf, Problem> + use<'_> {
+    move |text| {
+        let path = path(base)(text)?;
+        let length = path.as_os_str().len();
+        if length <= WorkloadApi::SOCKET_PATH_MAX {
+            return Ok(path);
+        }
+        Err(Problem::new(
+            codes::SOCKET_PATH_TOO_LONG,
+            "is too long for a Unix socket",
+            format!(
+                "{length} bytes with the folder of this file, {} are allowed",
+                WorkloadApi::SOCKET_PATH_MAX
+            ),
+        )
+        .help("use a shorter absolute path, such as \"/run/sidegate/workload.sock\""))
+    }
+}
+
+pub(super) fn trust_domain(text: &str) -> Result<TrustDomain, Problem> {
+    let refused = |label| Problem::new(codes::BAD_TRUST_DOMAIN, "is not a trust domain", label);
+    let trust_domain = TrustDomain::new(text).map_err(|error| refused(error.to_string()))?;
+    if trust_domain.as_str() != text {
+        return Err(refused("expected the bare name in lower case".to_owned())
+            .help(format!("write \"{trust_domain}\"")));
+    }
+    Ok(trust_domain)
+}
+
+pub(super) fn spiffe_id(text: &str) -> Result<SpiffeId, Problem> {
+    let refused = |label| Problem::new(codes::BAD_SPIFFE_ID, "is not a SPIFFE ID", label);
+    let id = SpiffeId::new(text).map_err(|error| {
+        refused(error.to_string())
+            .help("a SPIFFE ID is written like \"spiffe://sidegate.local/web\"")
+    })?;
+    if id.to_string() != text {
+        return Err(
+            refused("expected the scheme and trust domain in lower case".to_owned())
+                .help(format!("write \"{id}\"")),
+        );
+    }
+    if id.path().is_empty() {
+        return Err(refused("the path is empty".to_owned()).help(format!(
+            "\"{id}\" is the trust domain itself; a workload's ID goes on, like \"{id}/web\""
+        )));
+    }
+    Ok(id)
+}
+
+pub(super) fn source(text: &str) -> Result<IdentitySource, Problem> {
+    one_of(text, &[("embedded", IdentitySource::Embedded)])
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, Problem> {
+    one_of(
+        text,
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    )
+}
+
+pub(super) fn access_log_output(text: &str) -> Result<AccessLogOutput, Problem> {
+    one_of(
+        text,
+        &[
+            ("stdout", AccessLogOutput::Stdout),
+            ("stderr", AccessLogOutput::Stderr),
+        ],
+    )
+}
+
+/// A filter that `tracing` reads, where every word without `=` is a level: `tracing` would take
+/// "warning" for the name of a module, and everything else would be silent.
+pub(super) fn log_level(text: &str) -> Result<String, Problem> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let refused = |label| {
+        Problem::new(codes::BAD_LOG_LEVEL, "is not a log filter", label).help(format!(
+            "a filter is a level ({}), or a list such as \"info,sidegate_proxy=debug\"",
+            LEVELS.join(", ")
+        ))
+    };
+    if text.trim().is_empty() {
+        return Err(refused("is empty".to_owned()));
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| refused(error.to_string()))?;
+    let words = text
+        .split(',')
+        .map(str::trim)
+        .filter(|_| !text.contains('['));
+    for word in words.filter(|word| !word.contains('=')) {
+        if !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) {
+            return Err(refused(format!("`{word}` is not a level")));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+/// A label such as `hello-1`.
+pub(super) fn name(text: &str) -> Result<String, Problem> {
+    let refused = |label| {
+        Err(Problem::new(codes::BAD_NAME, "is not a name", label)
+            .help("a name is 1 to 63 characters of a-z, 0-9 and `-`"))
+    };
+    let allowed = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '-');
+    match text.chars().find(|letter| !allowed(*letter)) {
+        Some(letter) => refused(format!("`{letter}` is not allowed")),
+        None if text.is_empty() => refused("is empty".to_owned()),
+        None if text.len() > 63 => refused(format!("{} characters", text.len())),
+        None => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn dns_name(text: &str) -> Result<String, Problem> {
+    if is_host_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::new(
+        codes::BAD_DNS_NAME,
+        "is not a DNS name",
+        "expected labels of letters, digits and `-`, joined by dots",
+    ))
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
+    text.parse().map_err(|_| {
+        let refused = Problem::new(
+            codes::BAD_ADDRESS,
+            "is not an address to listen on",
+            "expected an IP address and a port",
+        );
+        match text.strip_prefix("localhost:") {
+            Some(port) => refused.help(format!("write \"127.0.0.1:{port}\"")),
+            None => refused.help("write it like \"127.0.0.1:8443\" or \"[::]:8443\""),
+        }
+    })
+}
+
+/// An upstream on the command line, by the same rule as in a file.
+pub(crate) fn upstream_authority(text: &str) -> Result<Authority, String> {
+    upstream(text).map_err(|problem| match problem.help {
+        Some(help) => format!("{}; {help}", problem.label),
+        None => problem.label,
+    })
+}
+
+pub(super) fn upstream(text: &str) -> Result<Authority, Problem> {
+    let refused = |label: &str| {
+        Problem::new(codes::BAD_UPSTREAM, "is not an upstream", label)
+            .help("an upstream is written like \"http://127.0.0.1:9000\": host and port, no more")
+    };
+    let rest = text
+        .strip_prefix("http://")
+        .ok_or_else(|| refused("must begin with `http://`"))?;
+    if rest.contains(['/', '?', '#']) {
+        return Err(refused("must end after the port"));
+    }
+    if rest.contains('@') {
+        return Err(refused("must not hold a user"));
+    }
+    let authority: Authority = rest
+        .parse()
+        .map_err(|_| refused("is not a host and port"))?;
+    let digits = rest
+        .strip_prefix(authority.host())
+        .and_then(|port| port.strip_prefix(':'))
+        .unwrap_or("");
+    let port = digits
+        .parse::<u16>()
+        .ok()
+        .filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    if port.is_none_or(|port| port == 0) {
+        return Err(refused("must name a port from 1 to 65535"));
+    }
+    if is_host(authority.host()) {
+        Ok(authority)
+    } else {
+        Err(refused("the host is neither an IP address nor a name"))
+    }
+}
+
+pub(super) fn entrypoint(text: &str) -> Result<String, Problem> {
+    let is_segment = |segment: &str| {
+        !segment.is_empty()
+            && segment
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    };
+    if text.split('/').all(is_segment) && !text.starts_with("data/") {
+        return Ok(text.to_owned());
+    }
+    let refused = Problem::new(
+        codes::BAD_ENTRYPOINT,
+        "is not the path of a rule",
+        "expected names joined by `/`",
+    );
+    let bare = text.trim_matches('/').replace('.', "/");
+    let bare = bare.strip_prefix("data/").unwrap_or(&bare);
+    Err(if bare != text && bare.split('/').all(is_segment) {
+        refused.help(format!("write \"{bare}\""))
+    } else {
+        refused.help("the rule `allow` of package `envoy.authz` is \"envoy/authz/allow\"")
+    })
+}
+
+fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Problem> {
+    if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
+        return Ok(*value);
+    }
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    let problem = Problem::new(
+        codes::UNKNOWN_VALUE,
+        "has a value that is not known",
+        format!("known: \"{}\"", words.join("\", \"")),
+    );
+    Err(match did_you_mean(text, words) {
+        Some(word) => problem.help(format!("did you mean \"{word}\"?")),
+        None => problem,
+    })
+}
+
+fn out_of_range(label: String) -> Problem {
+    Problem::new(codes::OUT_OF_RANGE, "is out of range", label)
+}
+
+fn is_host(host: &str) -> bool {
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match bracketed {
+        Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
+        None => matches!(host.parse(), Ok(IpAddr::V4(_))) || is_host_name(host),
+    }
+}
+
+/// Labels as in RFC 1123 section 2.1. A name whose last label is all digits would be an IPv4
+/// address gone wrong.
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let last = text.rsplit('.').next().unwrap_or("");
+    text.len() <= 253
+        && text.split('.').all(is_label)
+        && !last.bytes().all(|byte| byte.is_ascii_digit())
+}

@@ -1,0 +1,106 @@
+//! What ends a command, told to its user.
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+
+use crate::config::{ConfigError, Diagnostics};
+
+/// Usage, configuration or the machine is at fault.
+pub(crate) const COULD_NOT: u8 = 2;
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Problems in a configuration file, each at its place.
+    Config(Diagnostics),
+    /// Anything else.
+    Other(Reason),
+}
+
+/// A message with its code, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct Reason {
+    code: &'static str,
+    message: String,
+    help: Option<String>,
+}
+
+impl Failure {
+    /// An error, with all of its causes.
+    pub(crate) fn new(code: &'static str, error: &dyn Error) -> Self {
+        Self::Other(Reason {
+            code,
+            message: chain(error),
+            help: None,
+        })
+    }
+
+    /// A message of our own.
+    pub(crate) fn message(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Other(Reason {
+            code,
+            message: message.into(),
+            help: None,
+        })
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
+        if let Self::Other(reason) = &mut self {
+            reason.help = Some(text.into());
+        }
+        self
+    }
+
+    /// Tells it on standard error. That nobody reads there is no reason to fail otherwise.
+    pub(crate) fn print(&self) {
+        let mut stderr = std::io::stderr().lock();
+        let text = self.render(crate::output::colored(stderr.is_terminal()));
+        let _ = stderr.write_all(text.as_bytes());
+    }
+
+    fn render(&self, color: bool) -> String {
+        match self {
+            Self::Config(diagnostics) => diagnostics.render(color),
+            Self::Other(reason) => {
+                let (red, bold, plain) = match color {
+                    true => ("\x1b[1;31m", "\x1b[1m", "\x1b[0m"),
+                    false => ("", "", ""),
+                };
+                let Reason {
+                    code,
+                    message,
+                    help,
+                } = reason;
+                let help = help.as_ref().map(|help| format!("  help: {help}\n"));
+                let help = help.unwrap_or_default();
+                format!("{red}error[{code}]{plain}{bold}: {message}{plain}\n{help}")
+            }
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Invalid(diagnostics) => Self::Config(diagnostics),
+            ConfigError::Read { .. } => Self::new(error.code(), &error),
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source in their own message.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,255 @@
+//! A running Sidegate: the one place that joins all rooms.
+//!
+//! ```text
+//! Config ─ entries ─ policy ─ components ─▶ all checked
+//!        ─ CA ─ first SVIDs ─▶ who serves as whom is known
+//!        ─ sockets bound ─▶ nothing can be refused any more
+//!        ─ workers, control tasks ─▶ running
+//! ```
+//! What fails, fails before anything is served.
+
+mod admin;
+mod components;
+mod identity;
+mod listeners;
+mod socket;
+mod state;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use sidegate_identity::attestation::UnixListenerStream;
+use sidegate_identity::clock::{Clock, SystemClock};
+use sidegate_identity::source::SvidSource;
+use sidegate_identity::svid_file::SvidFile;
+use sidegate_identity::workload_api::WorkloadApi;
+use sidegate_policy::{Policy, PolicyMetrics, PolicyOptions, PolicySources};
+use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
+use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
+use sidegate_xds::sds::SecretDiscovery;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
+use crate::failure::Failure;
+use admin::{Admin, Health};
+use identity::IdentityPlane;
+use socket::WorkloadSocket;
+
+pub(crate) use components::component_digest;
+pub(crate) use state::StateDirectory;
+
+/// Everything that runs.
+pub(crate) struct Instance {
+    state: StateDirectory,
+    socket: WorkloadSocket,
+    admin: SocketAddr,
+    listeners: Vec<ListenerStatus>,
+    health: Arc<Health>,
+    proxy: Proxy,
+    access_log: AccessLogWriter,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A listener as it is.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ListenerStatus {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) spiffe_id: String,
+}
+
+impl Instance {
+    /// Starts what the configuration says. `source` is its file, if there is one, so that what is
+    /// refused is shown at its place.
+    pub(crate) async fn start(
+        config: &Config,
+        source: Option<&ConfigSource>,
+        state: StateDirectory,
+    ) -> Result<Self, Failure> {
+        let mut registry = Registry::with_prefix("sidegate");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entries = identity::entries(config, source)?;
+        let policy = load_policy(config, source)?;
+        let components = components::load(config, source, &mut registry)?;
+        let plane = IdentityPlane::open(config, entries, &state, &clock, &mut registry)?;
+        let identities = plane.source.watch();
+
+        let workers = workers(config);
+        let bound = listeners::bind(config, source, workers, &components, &identities)?;
+        let admin = Admin::bind(config.admin.listen)?;
+        let socket = WorkloadSocket::bind(&config.workload_api.socket)?;
+        let files = plane.write_files(&config.svid_files)?;
+
+        let policy_metrics = PolicyMetrics::register(&mut registry);
+        let evaluators = (0..workers.get())
+            .map(|_| policy.evaluator(&policy_metrics))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Failure::new(error.code(), &error))?;
+        let (access_log, writer) = access_log(config)?;
+        let status = bound.iter().map(listeners::status).collect();
+        let proxy = Proxy::start(ProxyConfig {
+            listeners: bound,
+            evaluators,
+            identities: identities.clone(),
+            access_log,
+            metrics: ProxyMetrics::register(&mut registry),
+            clock: Arc::clone(&clock),
+            drain_timeout: config.proxy.drain_timeout,
+        })
+        .map_err(|error| Failure::new(error.code(), &error))?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let health = Arc::new(Health::new(identities.clone(), clock));
+        let admin_address = admin.address();
+        tasks.spawn(admin.serve(Arc::clone(&health), registry, stop.clone()));
+        tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
+        for file in files {
+            tasks.spawn(SvidFile::run(file, identities.clone(), stop.clone()));
+        }
+        let incoming = UnixListenerStream::new(socket.listener()?);
+        let services = tonic::transport::Server::builder()
+            .add_service(WorkloadApi::service(
+                identities.clone(),
+                plane.attestor.clone(),
+                plane.metrics.clone(),
+            ))
+            .add_service(SecretDiscovery::service(
+                identities,
+                plane.attestor,
+                plane.metrics,
+            ))
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            // Streams stay open as long as their clients like: they end with the process.
+            tokio::select! {
+                served = services => if let Err(error) = served {
+                    error!(code = "SG0052", %error, "the Workload API ended");
+                },
+                () = stopped.cancelled() => {}
+            }
+        });
+        Ok(Self {
+            state,
+            socket,
+            admin: admin_address,
+            listeners: status,
+            health,
+            proxy,
+            access_log: writer,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT, then drains. A second one ends the process at once.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let mut terminate = listen_for(SignalKind::terminate())?;
+        let mut interrupt = listen_for(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("draining");
+        self.health.drain();
+        let proxy = self.proxy;
+        let drained = tokio::task::spawn_blocking(move || proxy.drain());
+        tokio::select! {
+            joined = drained => if let Err(error) = joined {
+                error!(code = "SG0308", %error, "the drain failed");
+            },
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.access_log.finish();
+        self.socket.remove();
+        info!("stopped");
+        Ok(())
+    }
+
+    /// The listeners, with their real ports.
+    pub(crate) fn listeners(&self) -> &[ListenerStatus] {
+        &self.listeners
+    }
+
+    /// The admin address, with its real port.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it.
+    pub(crate) fn workload_socket(&self) -> String {
+        format!("unix://{}", self.socket.path().display())
+    }
+
+    /// The state directory, absolute.
+    pub(crate) fn state(&self) -> &Path {
+        self.state.path()
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new("SG0008", &error))
+}
+
+fn workers(config: &Config) -> NonZeroUsize {
+    let configured = config.proxy.workers.and_then(NonZeroUsize::new);
+    configured
+        .or_else(|| std::thread::available_parallelism().ok())
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+fn load_policy(config: &Config, source: Option<&ConfigSource>) -> Result<Policy, Failure> {
+    let sources = match &config.policy.path {
+        Some(path) => PolicySources::read(path),
+        None => PolicySources::stock(),
+    };
+    let options = PolicyOptions {
+        entrypoint: config.policy.entrypoint.clone(),
+        decision_timeout: config.policy.timeout,
+        generation: 1,
+    };
+    sources
+        .and_then(|sources| Policy::load(sources, &options))
+        .map_err(|error| {
+            let key = Key::of("policy").child("path");
+            refused(source, &key, error.code(), &error)
+        })
+}
+
+fn access_log(config: &Config) -> Result<(AccessLog, AccessLogWriter), Failure> {
+    let output: Box<dyn Write + Send> = match config.log.access {
+        AccessLogOutput::Stdout => Box::new(std::io::stdout()),
+        AccessLogOutput::Stderr => Box::new(std::io::stderr()),
+    };
+    AccessLog::start(output).map_err(|error| Failure::new("SG0008", &error))
+}
+
+/// An error about what a key of the configuration says, shown there if there is a file.
+fn refused(
+    source: Option<&ConfigSource>,
+    key: &Key,
+    code: &'static str,
+    error: &dyn std::error::Error,
+) -> Failure {
+    match source {
+        Some(source) => {
+            let problem = source.diagnostic(key, code, crate::failure::chain(error));
+            Failure::Config(source.diagnostics(vec![problem]))
+        }
+        None => Failure::new(code, error),
+    }
+}

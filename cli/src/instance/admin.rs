@@ -1,0 +1,184 @@
+//! Health and metrics over TCP: nothing there is secret, and nothing can be changed.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use sidegate_identity::clock::Clock;
+use sidegate_identity::svid::Identities;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The admin socket, bound.
+pub(super) struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Whether traffic should come here.
+pub(super) struct Health {
+    identities: watch::Receiver<Arc<Identities>>,
+    clock: Arc<dyn Clock>,
+    draining: AtomicBool,
+}
+
+struct Pages {
+    health: Arc<Health>,
+    registry: Registry,
+}
+
+impl Health {
+    pub(super) fn new(identities: watch::Receiver<Arc<Identities>>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            identities,
+            clock,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on no more traffic should come.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// What is missing; nothing when ready.
+    fn missing(&self) -> Vec<String> {
+        let now = self.clock.now();
+        let identities = self.identities.borrow();
+        let expired = identities
+            .issued
+            .iter()
+            .filter(|issued| !issued.svid.validity().contains(now))
+            .map(|issued| format!("identity: the SVID of {} has expired", issued.svid.id()));
+        let draining = self.draining.load(Relaxed).then(|| "draining".to_owned());
+        draining.into_iter().chain(expired).collect()
+    }
+}
+
+impl Admin {
+    pub(super) fn bind(address: SocketAddr) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::message(
+                "SG0046",
+                format!("the admin server cannot listen on {address}: {error}"),
+            )
+        };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until told to stop.
+    pub(super) async fn serve(
+        self,
+        health: Arc<Health>,
+        registry: Registry,
+        stop: CancellationToken,
+    ) {
+        let listener = match tokio::net::TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(code = "SG0044", %error, "the admin server cannot accept");
+                return;
+            }
+        };
+        let pages = Arc::new(Pages { health, registry });
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
+                // Out of descriptors, most often: others must end first.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            let pages = Arc::clone(&pages);
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |request| answer(Arc::clone(&pages), request));
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(10))
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    served = connection => if let Err(error) = served {
+                        tracing::debug!(%error, "an admin connection broke");
+                    },
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    }
+}
+
+async fn answer(
+    pages: Arc<Pages>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refused = page(
+            StatusCode::METHOD_NOT_ALLOWED,
+            TEXT,
+            "only GET\n".to_owned(),
+        );
+        let methods = HeaderValue::from_static("GET, HEAD");
+        refused.headers_mut().insert(ALLOW, methods);
+        return Ok(refused);
+    }
+    Ok(match request.uri().path() {
+        "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" => match pages.health.missing().as_slice() {
+            [] => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            missing => page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                missing.join("\n") + "\n",
+            ),
+        },
+        "/metrics" => {
+            let mut text = String::new();
+            match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
+                Ok(()) => page(StatusCode::OK, OPENMETRICS, text),
+                Err(error) => {
+                    tracing::error!(code = "SG0045", %error, "the metrics cannot be written");
+                    page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new())
+                }
+            }
+        }
+        _ => page(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "/livez /readyz /metrics\n".to_owned(),
+        ),
+    })
+}
+
+fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

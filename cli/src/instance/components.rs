@@ -1,0 +1,114 @@
+//! Components, loaded and turned into upstreams.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prometheus_client::registry::Registry;
+use sidegate_host::{Component, Host, HostConfig, HostMetrics, InvokeError, digest};
+use sidegate_identity::attestation::ComponentFacts;
+use sidegate_identity::selector::Selector;
+use sidegate_proxy::upstream::{ServiceFailure, UpstreamService};
+use tower::{ServiceExt, service_fn};
+
+use crate::config::{self, Config, ConfigSource, Key};
+use crate::failure::Failure;
+
+/// A component that is ready to serve.
+pub(super) struct Loaded {
+    /// What was found out about it.
+    pub(super) selectors: Vec<Selector>,
+    component: Component,
+}
+
+/// Loads all components, by name.
+pub(super) fn load(
+    config: &Config,
+    source: Option<&ConfigSource>,
+    registry: &mut Registry,
+) -> Result<BTreeMap<String, Loaded>, Failure> {
+    let metrics = HostMetrics::register(registry);
+    let components = config.components.iter().enumerate();
+    components
+        .map(|(index, component)| {
+            let loaded = load_one(component, &metrics).map_err(|(code, error)| {
+                let key = Key::component(index).child("path");
+                super::refused(source, &key, code, error.as_ref())
+            })?;
+            Ok((component.name.clone(), loaded))
+        })
+        .collect()
+}
+
+/// `sha256:<hex>` of a component's file.
+pub(crate) fn component_digest(path: &Path) -> Result<String, Failure> {
+    read(path)
+        .map(|bytes| digest(&bytes))
+        .map_err(|(code, error)| Failure::new(code, error.as_ref()))
+}
+
+type Refusal = (&'static str, Box<dyn std::error::Error>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the component {path}")]
+struct Unreadable {
+    path: String,
+    #[source]
+    source: std::io::Error,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
+    std::fs::read(path).map_err(|source| {
+        let path = path.display().to_string();
+        ("SG0041", Box::new(Unreadable { path, source }).into())
+    })
+}
+
+fn load_one(config: &config::Component, metrics: &HostMetrics) -> Result<Loaded, Refusal> {
+    let bytes = read(&config.path)?;
+    let limits = HostConfig {
+        memory_limit: usize::try_from(config.memory_limit).unwrap_or(usize::MAX),
+        max_concurrency: config.max_concurrency,
+        request_deadline: config.request_deadline,
+        ..HostConfig::default()
+    };
+    let host = Host::new(limits, metrics.clone()).map_err(|error| (error.code(), error.into()))?;
+    let component = host
+        .load(&config.name, &bytes)
+        .map_err(|error| (error.code(), error.into()))?;
+    let facts = ComponentFacts {
+        digest: component.digest().to_owned(),
+        name: config.name.clone(),
+        namespace: Some(config.namespace.clone()),
+    };
+    Ok(Loaded {
+        selectors: facts.selectors(),
+        component,
+    })
+}
+
+impl Loaded {
+    /// The component as the proxy calls it.
+    pub(super) fn upstream(&self) -> UpstreamService {
+        let service = self.component.service();
+        UpstreamService::new(service_fn(move |request: Request<Incoming>| {
+            let answer = service.clone().oneshot(request);
+            async {
+                let response = answer.await.map_err(failure)?;
+                Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+            }
+        }))
+    }
+}
+
+fn failure(error: InvokeError) -> ServiceFailure {
+    ServiceFailure {
+        status: error.status(),
+        label: error.label(),
+        code: error.code(),
+        // The host has logged the details.
+        message: error.to_string(),
+    }
+}

@@ -1,0 +1,105 @@
+//! The identity plane, put together.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use sidegate_identity::attestation::UnixAttestor;
+use sidegate_identity::authority::EmbeddedAuthority;
+use sidegate_identity::clock::Clock;
+use sidegate_identity::embedded::EmbeddedSource;
+use sidegate_identity::entry::{Entry, EntryRequest};
+use sidegate_identity::metrics::IdentityMetrics;
+use sidegate_identity::selector::Kind;
+use sidegate_identity::source::SvidSource;
+use sidegate_identity::svid_file::SvidFile;
+
+use super::state::StateDirectory;
+use crate::config::{self, Config, ConfigSource, IdentitySource, Key};
+use crate::failure::{Failure, chain};
+
+/// The source of identities and what goes with it.
+pub(super) struct IdentityPlane {
+    pub(super) source: Arc<EmbeddedSource>,
+    pub(super) attestor: UnixAttestor,
+    pub(super) metrics: IdentityMetrics,
+}
+
+/// Checks the entries; all that is wrong is shown at once.
+pub(super) fn entries(
+    config: &Config,
+    source: Option<&ConfigSource>,
+) -> Result<Vec<Entry>, Failure> {
+    let requests = config.identity.entries.iter().map(|entry| EntryRequest {
+        spiffe_id: entry.spiffe_id.to_string(),
+        selectors: entry.selectors.clone(),
+        dns_names: entry.dns_names.clone(),
+        ttl: entry.ttl,
+        hint: entry.hint.clone().unwrap_or_default(),
+    });
+    Entry::check_all(requests, &config.identity.trust_domain).map_err(|errors| match source {
+        Some(source) => {
+            let problems = errors.iter().map(|(index, error)| {
+                let problem = source.diagnostic(&Key::entry(*index), error.code(), chain(error));
+                match error.hint() {
+                    Some(hint) => problem.help(hint),
+                    None => problem,
+                }
+            });
+            Failure::Config(source.diagnostics(problems.collect()))
+        }
+        None => match errors.first() {
+            Some((_, error)) => Failure::new(error.code(), error),
+            None => Failure::message("SG0100", "the entries are refused"),
+        },
+    })
+}
+
+impl IdentityPlane {
+    /// Opens the CA and mints the first SVIDs.
+    pub(super) fn open(
+        config: &Config,
+        entries: Vec<Entry>,
+        state: &StateDirectory,
+        clock: &Arc<dyn Clock>,
+        registry: &mut Registry,
+    ) -> Result<Self, Failure> {
+        let IdentitySource::Embedded = config.identity.source;
+        let metrics = IdentityMetrics::register(registry);
+        let asks_for_hash = |entry: &Entry| {
+            let mut selectors = entry.selectors().iter();
+            selectors.any(|selector| selector.kind() == Kind::UnixSha256)
+        };
+        let attestor = UnixAttestor::new(entries.iter().any(asks_for_hash), metrics.clone());
+        let authority = EmbeddedAuthority::open(
+            state.path().join("authority.pem"),
+            config.identity.trust_domain.clone(),
+            config.identity.svid_ttl,
+            clock.now(),
+        )
+        .map_err(|error| Failure::new(error.code(), &error))?;
+        let source = EmbeddedSource::new(authority, entries, Arc::clone(clock), metrics.clone())
+            .map_err(|error| Failure::new(error.code(), &error))?;
+        Ok(Self {
+            source: Arc::new(source),
+            attestor,
+            metrics,
+        })
+    }
+
+    /// Writes the SVID files for the first time.
+    pub(super) fn write_files(&self, files: &[config::SvidFile]) -> Result<Vec<SvidFile>, Failure> {
+        let identities = Arc::clone(&self.source.watch().borrow());
+        files
+            .iter()
+            .map(|file| {
+                let file = SvidFile {
+                    spiffe_id: file.spiffe_id.clone(),
+                    directory: file.directory.clone(),
+                };
+                file.write(&identities)
+                    .map_err(|error| Failure::new(error.code(), &error))?;
+                Ok(file)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! The Workload API's Unix socket. Everybody may connect: attestation is the gate.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::config::WorkloadApi;
+use crate::failure::Failure;
+
+/// A bound socket.
+pub(super) struct WorkloadSocket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl WorkloadSocket {
+    /// Binds. A socket that a dead process left behind is replaced; anything else that is there is
+    /// left alone.
+    pub(super) fn bind(path: &Path) -> Result<Self, Failure> {
+        let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
+        let length = path.as_os_str().len();
+        if length > WorkloadApi::SOCKET_PATH_MAX {
+            return Err(Failure::message(
+                "SG0033",
+                format!(
+                    "the socket path {} has {length} bytes; a Unix socket's path has at most {}",
+                    path.display(),
+                    WorkloadApi::SOCKET_PATH_MAX
+                ),
+            )
+            .help("choose a shorter directory with --state"));
+        }
+        clear(&path)?;
+        let listener = UnixListener::bind(&path).map_err(|error| failed(&path, &error))?;
+        listener
+            .set_nonblocking(true)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o777)))
+            .map_err(|error| failed(&path, &error))?;
+        Ok(Self { path, listener })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The socket, for the runtime to accept on.
+    pub(super) fn listener(&self) -> Result<tokio::net::UnixListener, Failure> {
+        self.listener
+            .try_clone()
+            .and_then(tokio::net::UnixListener::from_std)
+            .map_err(|error| failed(&self.path, &error))
+    }
+
+    /// Takes the socket away, at the end.
+    pub(super) fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the socket was gone already");
+        }
+    }
+}
+
+fn clear(path: &Path) -> Result<(), Failure> {
+    let there = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(path, &error)),
+    };
+    if !there.file_type().is_socket() {
+        return Err(Failure::message(
+            "SG0007",
+            format!("{} is there already and is not a socket", path.display()),
+        ));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(Failure::message(
+            "SG0007",
+            format!("another process serves {}", path.display()),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|error| failed(path, &error))
+        }
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> Failure {
+    Failure::message(
+        "SG0006",
+        format!(
+            "cannot serve the Workload API on {}: {error}",
+            path.display()
+        ),
+    )
+}

@@ -1,0 +1,269 @@
+//! The state directory: ours alone, for one trust domain and one process at a time.
+
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+use sidegate_identity::{TrustDomain, durable};
+
+use crate::failure::Failure;
+
+const MARKER: &str = "state.json";
+const LOCK: &str = "lock";
+const FORMAT: u32 = 1;
+
+/// An open state directory. It is locked until this is dropped.
+#[derive(Debug)]
+pub(crate) struct StateDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Says that a directory is ours, and for which trust domain.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    format: u32,
+    trust_domain: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StateError {
+    #[error("cannot {action} the state directory {}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not a state directory, and not empty: {problem}", path.display())]
+    Foreign { path: PathBuf, problem: String },
+    #[error("{} holds the state of trust domain `{found}`, not of `{wanted}`", path.display())]
+    OtherTrustDomain {
+        path: PathBuf,
+        found: String,
+        wanted: TrustDomain,
+    },
+    #[error("another instance uses the state directory {}", path.display())]
+    Locked { path: PathBuf },
+    #[error("the state directory {} is open to others: {problem}", path.display())]
+    Exposed { path: PathBuf, problem: String },
+}
+
+impl StateDirectory {
+    /// Opens the directory, or makes it. What is not ours is never written to.
+    pub(crate) fn open(path: &Path, trust_domain: &TrustDomain) -> Result<Self, Failure> {
+        open(path, trust_domain).map_err(|error| {
+            let failure = Failure::new(error.code(), &error);
+            match error.help() {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
+        })
+    }
+
+    /// Where it is, absolute.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl StateError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "SG0001",
+            Self::Foreign { .. } => "SG0002",
+            Self::OtherTrustDomain { .. } => "SG0003",
+            Self::Locked { .. } => "SG0004",
+            Self::Exposed { .. } => "SG0005",
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Foreign { .. } => Some("name an empty directory, or one to be made".to_owned()),
+            Self::OtherTrustDomain { found, .. } => Some(format!(
+                "use another directory, or the trust domain `{found}`"
+            )),
+            Self::Locked { .. } => Some("stop it, or use another directory".to_owned()),
+            Self::Exposed { path, .. } => Some(format!(
+                "it holds private keys: chmod 700 {}",
+                path.display()
+            )),
+        }
+    }
+}
+
+fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, StateError> {
+    let path = std::path::absolute(path).map_err(failed("find", path))?;
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("make", &path)(error)),
+    }
+    let is_new = examine(&path, trust_domain)?;
+    if is_new {
+        let private = Permissions::from_mode(0o700);
+        fs::set_permissions(&path, private).map_err(failed("protect", &path))?;
+    }
+    let lock = File::options()
+        .create(true)
+        .mode(0o600)
+        .truncate(false)
+        .write(true)
+        .open(path.join(LOCK))
+        .map_err(failed("write to", &path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StateError::Locked { path }),
+        Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+    }
+    // Another instance may have made it its own before it let go of the lock.
+    if examine(&path, trust_domain)? {
+        let marker = Marker {
+            format: FORMAT,
+            trust_domain: trust_domain.to_string(),
+        };
+        let text = serde_json::to_vec(&marker).map_err(io::Error::other);
+        text.and_then(|text| durable::replace(&path.join(MARKER), &text))
+            .map_err(failed("write to", &path))?;
+    }
+    Ok(StateDirectory { path, _lock: lock })
+}
+
+/// Whether the directory is still nobody's; an error if it is somebody else's.
+fn examine(path: &Path, trust_domain: &TrustDomain) -> Result<bool, StateError> {
+    let metadata = fs::metadata(path).map_err(failed("read", path))?;
+    let foreign = |problem: String| StateError::Foreign {
+        path: path.to_owned(),
+        problem,
+    };
+    if !metadata.is_dir() {
+        return Err(foreign("it is no directory".to_owned()));
+    }
+    if metadata.uid() != geteuid().as_raw() {
+        return Err(StateError::Exposed {
+            path: path.to_owned(),
+            problem: format!("it belongs to uid {}", metadata.uid()),
+        });
+    }
+    let marker = match fs::read(path.join(MARKER)) {
+        Ok(marker) => marker,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return if is_empty(path)? {
+                Ok(true)
+            } else {
+                Err(foreign(format!("there is no {MARKER} in it")))
+            };
+        }
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let marker: Marker = serde_json::from_slice(&marker)
+        .map_err(|error| foreign(format!("its {MARKER} cannot be read: {error}")))?;
+    if marker.format != FORMAT {
+        return Err(foreign(format!(
+            "its format is {}, this version knows {FORMAT}",
+            marker.format
+        )));
+    }
+    if marker.trust_domain != trust_domain.as_str() {
+        return Err(StateError::OtherTrustDomain {
+            path: path.to_owned(),
+            found: marker.trust_domain,
+            wanted: trust_domain.clone(),
+        });
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StateError::Exposed {
+            path: path.to_owned(),
+            problem: format!("its mode is {mode:o}"),
+        });
+    }
+    Ok(false)
+}
+
+/// Whether there is nothing but what an instance leaves that was killed while making it.
+fn is_empty(path: &Path) -> Result<bool, StateError> {
+    let entries = fs::read_dir(path).map_err(failed("read", path))?;
+    for entry in entries {
+        let name = entry.map_err(failed("read", path))?.file_name();
+        if name != LOCK && name != "state.json.new" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trust_domain() -> TrustDomain {
+        TrustDomain::new("one.test").unwrap()
+    }
+
+    fn code(path: &Path) -> &'static str {
+        open(path, &trust_domain())
+            .err()
+            .map_or("", |error| error.code())
+    }
+
+    #[test]
+    fn a_directory_is_made_private_and_opened_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        drop(open(&path, &trust_domain()).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        let held = open(&path, &trust_domain()).unwrap();
+        assert_eq!(code(&path), "SG0004");
+        drop(held);
+        assert_eq!(code(&path), "");
+        let other = open(&path, &TrustDomain::new("two.test").unwrap());
+        assert_eq!(other.err().unwrap().code(), "SG0003");
+        fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(code(&path), "SG0005");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_and_not_written_to() {
+        let parent = tempfile::tempdir().unwrap();
+        let names = |path: &Path| -> Vec<_> {
+            let entries = fs::read_dir(path).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        for (file, content) in [
+            ("notes.txt", "mine"),
+            ("state.json", "{}"),
+            ("state.json", r#"{"format":2,"trust_domain":"one.test"}"#),
+            (
+                "state.json",
+                r#"{"format":1,"trust_domain":"one.test","x":1}"#,
+            ),
+        ] {
+            let path = parent.path().join("d");
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join(file), content).unwrap();
+            assert_eq!(code(&path), "SG0002", "{content}");
+            assert_eq!(names(&path), [file]);
+            fs::remove_dir_all(&path).unwrap();
+        }
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(code(&file), "SG0002");
+        assert_eq!(code(&parent.path().join("a/b")), "SG0001");
+    }
+}

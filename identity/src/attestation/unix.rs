@@ -1,0 +1,355 @@
+//! Processes at the other end of a Unix socket, by the kernel's word.
+//!
+//! The kernel tells who connected. What else there is to know stands in `/proc/<pid>`, and counts
+//! only if the process that connected is still alive after it was read: then its pid cannot have
+//! been given to another one meanwhile. A pidfd, taken at accept, tells that.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::{Gid, Group, Uid, User};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+use tracing::warn;
+
+use crate::metrics::IdentityMetrics;
+use crate::selector::{Kind, Selector};
+
+/// A larger executable is not hashed, so that a workload cannot keep the attestor busy.
+const MAX_EXECUTABLE: u64 = 512 * 1024 * 1024;
+
+/// Who connected to the socket. Every gRPC request on the connection carries it as an extension.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pid: i32,
+    uid: u32,
+    gid: u32,
+    pidfd: Arc<OwnedFd>,
+}
+
+/// Finds the selectors of a caller.
+#[derive(Debug, Clone)]
+pub struct UnixAttestor {
+    hash_executables: bool,
+    metrics: IdentityMetrics,
+}
+
+/// Why a caller could not be attested.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// It ended before it was known what it was.
+    #[error("the process ended during attestation")]
+    Gone,
+    /// The kernel's word about it cannot be read.
+    #[error("cannot read {what} of process {pid}")]
+    Unreadable {
+        /// What was to be read.
+        what: &'static str,
+        /// The process.
+        pid: i32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Its executable is larger than is hashed.
+    #[error("the executable of process {pid} is too large to be hashed")]
+    TooLarge {
+        /// The process.
+        pid: i32,
+    },
+}
+
+impl Caller {
+    /// Asks the kernel who is at the other end.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, as for a peer that is gone already.
+    pub fn of(stream: &UnixStream) -> io::Result<Self> {
+        let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
+        let pidfd = match getsockopt(stream, sockopt::PeerPidfd) {
+            Ok(pidfd) => pidfd,
+            // Linux before 6.5. Between connect and here the pid could have been reused, but then
+            // by a process that reused it within this call.
+            Err(Errno::ENOPROTOOPT) => open_pidfd(credentials.pid())?,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            pid: credentials.pid(),
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            pidfd: Arc::new(pidfd),
+        })
+    }
+
+    /// The process id, for logs only.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The user id at the time of connecting.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// A pidfd becomes readable when its process ends.
+    fn is_alive(&self) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
+
+    fn unreadable(&self, what: &'static str) -> impl FnOnce(io::Error) -> AttestError {
+        let pid = self.pid;
+        move |source| AttestError::Unreadable { what, pid, source }
+    }
+}
+
+impl UnixAttestor {
+    /// `hash_executables`: whether any entry asks for `unix:sha256`.
+    pub fn new(hash_executables: bool, metrics: IdentityMetrics) -> Self {
+        Self {
+            hash_executables,
+            metrics,
+        }
+    }
+
+    /// The caller's selectors, read anew each time, since a process may change.
+    ///
+    /// # Errors
+    /// Every failure means that nothing is known of the caller.
+    pub async fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestError> {
+        let hash = self.hash_executables;
+        let caller = caller.clone();
+        let attested = tokio::task::spawn_blocking(move || attest(&caller, hash))
+            .await
+            .unwrap_or(Err(AttestError::Gone));
+        self.metrics.attested(attested.is_ok());
+        attested
+    }
+}
+
+fn attest(caller: &Caller, hash: bool) -> Result<Vec<Selector>, AttestError> {
+    let mut selectors = vec![
+        Selector::attested(Kind::UnixUid, caller.uid.to_string()),
+        Selector::attested(Kind::UnixGid, caller.gid.to_string()),
+    ];
+    if let Ok(Some(user)) = User::from_uid(Uid::from_raw(caller.uid)) {
+        selectors.push(Selector::attested(Kind::UnixUser, user.name));
+    }
+    if let Ok(Some(group)) = Group::from_gid(Gid::from_raw(caller.gid)) {
+        selectors.push(Selector::attested(Kind::UnixGroup, group.name));
+    }
+    let proc = PathBuf::from(format!("/proc/{}", caller.pid));
+    let status =
+        fs::read_to_string(proc.join("status")).map_err(caller.unreadable("the status"))?;
+    for gid in supplementary_groups(&status) {
+        selectors.push(Selector::attested(Kind::UnixSupplementaryGid, gid));
+    }
+    // A process of another user shows its path only to root. An entry that needs the path then
+    // does not match; one that does not is no worse off.
+    match fs::read_link(proc.join("exe")) {
+        Ok(path) => {
+            let path = path.to_string_lossy().into_owned();
+            selectors.push(Selector::attested(Kind::UnixPath, path));
+            if hash {
+                let digest = hash_executable(caller, &proc.join("exe"))?;
+                selectors.push(Selector::attested(Kind::UnixSha256, digest));
+            }
+        }
+        Err(error) => tracing::debug!(pid = caller.pid, %error, "the executable's path is hidden"),
+    }
+    if caller.is_alive() {
+        Ok(selectors)
+    } else {
+        Err(AttestError::Gone)
+    }
+}
+
+fn supplementary_groups(status: &str) -> impl Iterator<Item = &str> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+}
+
+fn hash_executable(caller: &Caller, path: &std::path::Path) -> Result<String, AttestError> {
+    let unreadable = || caller.unreadable("the executable");
+    let mut file = File::open(path).map_err(unreadable())?;
+    if file.metadata().map_err(unreadable())?.len() > MAX_EXECUTABLE {
+        return Err(AttestError::TooLarge { pid: caller.pid });
+    }
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer).map_err(unreadable())? {
+            0 => break,
+            length => context.update(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+    Ok(crate::hex(context.finish().as_ref()))
+}
+
+fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
+    Ok(rustix::process::pidfd_open(
+        pid,
+        rustix::process::PidfdFlags::empty(),
+    )?)
+}
+
+/// A connection whose caller is known.
+#[derive(Debug)]
+pub struct UnixPeer {
+    stream: UnixStream,
+    caller: Caller,
+}
+
+/// Accepts connections and finds out who each is from; for tonic's `serve_with_incoming`.
+#[derive(Debug)]
+pub struct UnixListenerStream(UnixListener);
+
+impl UnixListenerStream {
+    /// Accepts on a bound socket.
+    pub fn new(listener: UnixListener) -> Self {
+        Self(listener)
+    }
+}
+
+impl Stream for UnixListenerStream {
+    type Item = io::Result<UnixPeer>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let stream = match self.0.poll_accept(context) {
+                Poll::Ready(Ok((stream, _))) => stream,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending => return Poll::Pending,
+            };
+            match Caller::of(&stream) {
+                Ok(caller) => return Poll::Ready(Some(Ok(UnixPeer { stream, caller }))),
+                Err(error) => {
+                    warn!(code = "SG0131", %error, "a caller is turned away: the kernel does not say who it is");
+                }
+            }
+        }
+    }
+}
+
+impl Connected for UnixPeer {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for UnixPeer {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for UnixPeer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pair() -> (UnixStream, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+        let (_client, accepted) = tokio::join!(
+            async {
+                Box::leak(Box::new(
+                    UnixStream::connect(directory.path().join("s"))
+                        .await
+                        .unwrap(),
+                ))
+            },
+            listener.accept()
+        );
+        (accepted.unwrap().0, directory)
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_known_by_ids_path_and_hash() {
+        let (stream, _directory) = pair().await;
+        let caller = Caller::of(&stream).unwrap();
+        let attestor = UnixAttestor::new(true, IdentityMetrics::default());
+        let selectors = attestor.attest(&caller).await.unwrap();
+        let uid = nix::unistd::geteuid();
+        let path = std::env::current_exe().unwrap();
+        for expected in [
+            format!("unix:uid:{uid}"),
+            format!("unix:path:{}", path.display()),
+        ] {
+            let expected: Selector = expected.parse().unwrap();
+            assert!(selectors.contains(&expected), "{expected} in {selectors:?}");
+        }
+        let hash = selectors
+            .iter()
+            .find(|found| found.kind() == Kind::UnixSha256);
+        assert!(hash.unwrap().to_string().parse::<Selector>().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_has_ended_is_not_attested() {
+        let (stream, _directory) = pair().await;
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let pidfd = open_pidfd(pid).unwrap();
+        child.wait().unwrap();
+        let caller = Caller {
+            pid: std::process::id().try_into().unwrap(),
+            pidfd: Arc::new(pidfd),
+            ..Caller::of(&stream).unwrap()
+        };
+        let attestor = UnixAttestor::new(false, IdentityMetrics::default());
+        assert!(matches!(
+            attestor.attest(&caller).await,
+            Err(AttestError::Gone)
+        ));
+    }
+}

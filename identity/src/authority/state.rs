@@ -1,0 +1,141 @@
+//! The authority on disk: root certificate, root key, intermediate certificate, intermediate key,
+//! as PEM in one file.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use rustls::pki_types::CertificateDer;
+use spiffe::TrustDomain;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::AuthorityError;
+use crate::svid::Validity;
+use crate::{durable, encoding};
+
+/// A certificate that signs others, with its key.
+pub(super) struct SigningCertificate {
+    pub(super) certificate: CertificateDer<'static>,
+    pub(super) key: KeyPair,
+    pub(super) validity: Validity,
+}
+
+impl SigningCertificate {
+    pub(super) fn issuer(&self) -> Result<rcgen::Issuer<'static, &KeyPair>, rcgen::Error> {
+        rcgen::Issuer::from_ca_cert_der(&self.certificate, &self.key)
+    }
+}
+
+/// Writes both certificates and keys in one step.
+pub(super) fn store(
+    path: &Path,
+    root: &SigningCertificate,
+    intermediate: &SigningCertificate,
+) -> Result<(), AuthorityError> {
+    let mut content = Zeroizing::new(String::with_capacity(4096));
+    for signer in [root, intermediate] {
+        content.push_str(&encoding::certificates_pem([&signer.certificate]));
+        content.push_str(&encoding::private_key_pem(signer.key.serialized_der()));
+    }
+    durable::replace(path, content.as_bytes()).map_err(|source| AuthorityError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Root and intermediate, or `None` where there is no file.
+pub(super) fn load(
+    path: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<Option<(SigningCertificate, SigningCertificate)>, AuthorityError> {
+    let content = match std::fs::read_to_string(path) {
+        Ok(content) => Zeroizing::new(content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(AuthorityError::File {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let damaged = |problem: String| AuthorityError::Damaged {
+        path: path.to_owned(),
+        problem,
+    };
+    let blocks = pem::parse_many(content.as_bytes()).map_err(|error| damaged(error.to_string()))?;
+    let [root, root_key, intermediate, intermediate_key] = blocks.as_slice() else {
+        return Err(damaged(format!(
+            "it has {} PEM blocks, not 4",
+            blocks.len()
+        )));
+    };
+    let root = signer(root, root_key).map_err(damaged)?;
+    let intermediate = signer(intermediate, intermediate_key).map_err(damaged)?;
+    for signer in [&root, &intermediate] {
+        let found = authority_id(&signer.certificate).map_err(damaged)?;
+        if found != trust_domain.id_string() {
+            return Err(AuthorityError::ForeignTrustDomain {
+                path: path.to_owned(),
+                found,
+                wanted: trust_domain.clone(),
+            });
+        }
+    }
+    Ok(Some((root, intermediate)))
+}
+
+fn signer(certificate: &pem::Pem, key: &pem::Pem) -> Result<SigningCertificate, String> {
+    if (certificate.tag(), key.tag()) != ("CERTIFICATE", "PRIVATE KEY") {
+        return Err(format!(
+            "it has {} and {} where a certificate and its key should be",
+            certificate.tag(),
+            key.tag()
+        ));
+    }
+    let der = CertificateDer::from(certificate.contents().to_vec());
+    let key = KeyPair::try_from(key.contents()).map_err(|error| error.to_string())?;
+    let parsed = parse(&der)?;
+    if parsed.public_key().subject_public_key.data.as_ref() != rcgen::PublicKeyData::der_bytes(&key)
+    {
+        return Err("a key does not belong to the certificate before it".to_owned());
+    }
+    let validity = Validity {
+        not_before: moment(parsed.validity().not_before.timestamp()),
+        not_after: moment(parsed.validity().not_after.timestamp()),
+    };
+    Ok(SigningCertificate {
+        certificate: der,
+        key,
+        validity,
+    })
+}
+
+/// The trust domain's SPIFFE ID in a signing certificate.
+fn authority_id(der: &CertificateDer<'_>) -> Result<String, String> {
+    let parsed = parse(der)?;
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|error| error.to_string())?
+        .ok_or("a certificate has no subject alternative name")?;
+    match names.value.general_names.as_slice() {
+        [GeneralName::URI(id)] => Ok((*id).to_owned()),
+        _ => Err("a certificate does not carry exactly one URI".to_owned()),
+    }
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+    match X509Certificate::from_der(der) {
+        Ok(([], parsed)) => Ok(parsed),
+        Ok(_) => Err("there are bytes behind a certificate".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn moment(timestamp: i64) -> SystemTime {
+    let seconds = u64::try_from(timestamp).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}

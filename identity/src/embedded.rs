@@ -1,0 +1,194 @@
+//! The `embedded` source: an authority on this machine, and every entry's SVID kept fresh.
+//!
+//! ```text
+//!   minted ──── half of its life, give or take a tenth ───▶ replaced by a new one
+//!      ▲                                                        │
+//!      └── the authority fails: the old one stays in use, ◀─────┘
+//!          tried again each second
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::authority::{AuthorityError, EmbeddedAuthority};
+use crate::clock::Clock;
+use crate::entry::Entry;
+use crate::metrics::IdentityMetrics;
+use crate::source::{Issuer, SvidSource};
+use crate::svid::{Identities, Issued, X509Svid};
+
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Looked at least this often, for the intermediate's sake.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// SVIDs that are due within this span are renewed together, so that watchers wake once.
+const BATCH: Duration = Duration::from_millis(200);
+
+/// Mints an SVID for each entry and replaces it at half of its life.
+pub struct EmbeddedSource {
+    authority: EmbeddedAuthority,
+    clock: Arc<dyn Clock>,
+    metrics: IdentityMetrics,
+    sender: watch::Sender<Arc<Identities>>,
+}
+
+impl EmbeddedSource {
+    /// Mints the first SVID of every entry.
+    ///
+    /// # Errors
+    /// When one of them cannot be minted.
+    pub fn new(
+        authority: EmbeddedAuthority,
+        entries: Vec<Entry>,
+        clock: Arc<dyn Clock>,
+        metrics: IdentityMetrics,
+    ) -> Result<Self, AuthorityError> {
+        let now = clock.now();
+        let issued = entries
+            .into_iter()
+            .map(|entry| {
+                let svid = Arc::new(authority.mint(&entry, now)?);
+                metrics.rotated(&svid);
+                let entry = Arc::new(entry);
+                Ok(Issued { entry, svid })
+            })
+            .collect::<Result<_, AuthorityError>>()?;
+        let trust_domain = authority.trust_domain().clone();
+        let bundles = BTreeMap::from([(trust_domain.clone(), Arc::new(authority.bundle()?))]);
+        let (sender, _) = watch::channel(Arc::new(Identities {
+            generation: 1,
+            trust_domain,
+            issued,
+            bundles,
+        }));
+        Ok(Self {
+            authority,
+            clock,
+            metrics,
+            sender,
+        })
+    }
+
+    /// Keeps the SVIDs fresh until told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut schedule = self.first_schedule();
+        loop {
+            let now = self.clock.now();
+            let wait = schedule
+                .iter()
+                .min()
+                .map_or(IDLE, |due| {
+                    due.duration_since(now).unwrap_or(Duration::ZERO)
+                })
+                .min(IDLE);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            // Key generation and signing are short, but there may be many.
+            let source = Arc::clone(&self);
+            let task = tokio::task::spawn_blocking(move || {
+                source.rotate(&mut schedule);
+                schedule
+            });
+            match task.await {
+                Ok(returned) => schedule = returned,
+                Err(failure) => {
+                    error!(code = "SG0125", %failure, "SVID rotation ended: nothing is renewed any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn first_schedule(&self) -> Schedule {
+        let now = self.clock.now();
+        let identities = self.sender.borrow();
+        let svids = identities.issued.iter().map(|issued| &issued.svid);
+        svids.map(|svid| renewal(svid, now)).collect()
+    }
+
+    /// Renews what is due, and publishes the new generation.
+    fn rotate(&self, schedule: &mut [SystemTime]) {
+        let now = self.clock.now();
+        if let Err(failure) = self.authority.renew_intermediate(now) {
+            error!(
+                code = failure.code(),
+                error = chain(&failure),
+                "the intermediate is not renewed"
+            );
+        }
+        let current = Arc::clone(&self.sender.borrow());
+        let mut issued = current.issued.clone();
+        let mut changed = false;
+        for (slot, due) in issued.iter_mut().zip(schedule) {
+            if *due > now + BATCH {
+                continue;
+            }
+            match self.authority.mint(&slot.entry, now) {
+                Ok(svid) => {
+                    self.metrics.rotated(&svid);
+                    *due = renewal(&svid, now);
+                    slot.svid = Arc::new(svid);
+                    changed = true;
+                }
+                Err(failure) => {
+                    self.metrics.rotation_failed();
+                    *due = now + RETRY;
+                    error!(
+                        code = failure.code(),
+                        error = chain(&failure),
+                        spiffe_id = %slot.entry.spiffe_id(),
+                        "the SVID is not renewed; the old one stays in use",
+                    );
+                }
+            }
+        }
+        if changed {
+            let generation = current.generation + 1;
+            info!(generation, "X.509-SVIDs renewed");
+            self.sender.send_replace(Arc::new(Identities {
+                generation,
+                trust_domain: current.trust_domain.clone(),
+                issued,
+                bundles: current.bundles.clone(),
+            }));
+        }
+    }
+}
+
+impl SvidSource for EmbeddedSource {
+    fn watch(&self) -> watch::Receiver<Arc<Identities>> {
+        self.sender.subscribe()
+    }
+}
+
+/// When each SVID is due, in the order of the entries.
+type Schedule = Vec<SystemTime>;
+
+/// Half of what is left, give or take a tenth of that, so that many do not come due at once.
+fn renewal(svid: &X509Svid, now: SystemTime) -> SystemTime {
+    let left = svid
+        .validity()
+        .not_after
+        .duration_since(now)
+        .unwrap_or(Duration::ZERO);
+    now + left.mul_f64(rand::random_range(0.45..=0.55))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

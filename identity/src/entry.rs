@@ -1,0 +1,302 @@
+//! Registration entries: which workload gets which SPIFFE ID.
+
+use std::time::Duration;
+
+use spiffe::{SpiffeId, TrustDomain};
+
+use crate::selector::{Attestor, Kind, Selector, SelectorError};
+
+/// The shortest lifetime that an SVID may have.
+pub const MIN_TTL: Duration = Duration::from_secs(10);
+
+/// Gives the workloads that have all of the selectors a SPIFFE ID, as an entry of SPIRE does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    spiffe_id: SpiffeId,
+    selectors: Vec<Selector>,
+    dns_names: Vec<String>,
+    ttl: Option<Duration>,
+    hint: String,
+}
+
+/// An entry as somebody wrote it, not checked yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EntryRequest {
+    /// The SPIFFE ID to give.
+    pub spiffe_id: String,
+    /// Selectors in the form `type:value`; a workload must have all of them.
+    pub selectors: Vec<String>,
+    /// DNS names that the SVID carries beside its SPIFFE ID.
+    pub dns_names: Vec<String>,
+    /// The SVID's lifetime; the source's own default without it.
+    pub ttl: Option<Duration>,
+    /// Tells a workload with several SVIDs what this one is for.
+    pub hint: String,
+}
+
+/// Why an entry is refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EntryError {
+    /// Not a SPIFFE ID.
+    #[error("`{id}` is not a SPIFFE ID")]
+    BadSpiffeId {
+        /// What was written.
+        id: String,
+        /// What is wrong with it.
+        #[source]
+        source: spiffe::SpiffeIdError,
+    },
+    /// An ID that the source cannot vouch for.
+    #[error("`{id}` is outside the trust domain `{trust_domain}`")]
+    ForeignTrustDomain {
+        /// The ID.
+        id: SpiffeId,
+        /// The source's own trust domain.
+        trust_domain: TrustDomain,
+    },
+    /// The trust domain's own ID, which no workload may have (X509-SVID.md section 3.1).
+    #[error("`{0}` has no path: it names the trust domain, not a workload")]
+    NoPath(SpiffeId),
+    /// An ID that SPIRE keeps for itself.
+    #[error("`{0}` lies under `/spire/`, which is reserved")]
+    Reserved(SpiffeId),
+    /// An entry that every workload would match.
+    #[error("the entry for `{0}` has no selectors, so every workload would match it")]
+    NoSelectors(SpiffeId),
+    /// A text that is no selector.
+    #[error("a selector of the entry for `{id}` cannot be used")]
+    BadSelector {
+        /// The entry's ID.
+        id: SpiffeId,
+        /// What is wrong with it.
+        #[source]
+        source: SelectorError,
+    },
+    /// Facts of different attestors: no workload has both.
+    #[error("the entry for `{0}` mixes selectors of different attestors: no workload has both")]
+    MixedAttestors(SpiffeId),
+    /// A component that anybody who may deploy could imitate.
+    #[error("the entry for `{0}` identifies a component by what its deployer chose")]
+    ComponentByName(SpiffeId),
+    /// A lifetime that is too short.
+    #[error("the SVID lifetime {}s of `{id}` is below the minimum of 10s", ttl.as_secs_f32())]
+    TtlTooShort {
+        /// The entry's ID.
+        id: SpiffeId,
+        /// What was asked for.
+        ttl: Duration,
+    },
+    /// A name that no certificate should carry.
+    #[error("`{name}` of the entry for `{id}` is not a DNS name")]
+    BadDnsName {
+        /// The entry's ID.
+        id: SpiffeId,
+        /// What was written.
+        name: String,
+    },
+    /// The Workload API allows hints of 1,024 bytes.
+    #[error("the hint of the entry for `{0}` is longer than 1024 bytes")]
+    HintTooLong(SpiffeId),
+    /// The same ID for the same selectors twice.
+    #[error("there are two entries for `{0}` with the same selectors")]
+    Duplicate(SpiffeId),
+}
+
+impl Entry {
+    /// Checks what somebody wrote.
+    ///
+    /// # Errors
+    /// The first rule that the request breaks; see [`EntryError`].
+    pub fn new(request: EntryRequest, trust_domain: &TrustDomain) -> Result<Self, EntryError> {
+        let id = SpiffeId::new(&request.spiffe_id).map_err(|source| EntryError::BadSpiffeId {
+            id: request.spiffe_id,
+            source,
+        })?;
+        if id.trust_domain() != trust_domain {
+            return Err(EntryError::ForeignTrustDomain {
+                id,
+                trust_domain: trust_domain.clone(),
+            });
+        }
+        match id.path() {
+            "" => return Err(EntryError::NoPath(id)),
+            "/spire" => return Err(EntryError::Reserved(id)),
+            path if path.starts_with("/spire/") => return Err(EntryError::Reserved(id)),
+            _ => {}
+        }
+        let selectors = check_selectors(&id, &request.selectors)?;
+        if let Some(name) = request.dns_names.iter().find(|name| !is_dns_name(name)) {
+            let name = name.clone();
+            return Err(EntryError::BadDnsName { id, name });
+        }
+        if let Some(ttl) = request.ttl.filter(|ttl| *ttl < MIN_TTL) {
+            return Err(EntryError::TtlTooShort { id, ttl });
+        }
+        if request.hint.len() > 1024 {
+            return Err(EntryError::HintTooLong(id));
+        }
+        Ok(Self {
+            spiffe_id: id,
+            selectors,
+            dns_names: request.dns_names,
+            ttl: request.ttl,
+            hint: request.hint,
+        })
+    }
+
+    /// Checks a whole list, each entry and that none stands twice.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with the index of its entry.
+    pub fn check_all(
+        requests: impl IntoIterator<Item = EntryRequest>,
+        trust_domain: &TrustDomain,
+    ) -> Result<Vec<Self>, Vec<(usize, EntryError)>> {
+        let mut entries: Vec<Self> = Vec::new();
+        let mut errors = Vec::new();
+        for (index, request) in requests.into_iter().enumerate() {
+            match Self::new(request, trust_domain) {
+                Ok(entry) if entries.iter().any(|other| other.is_twin_of(&entry)) => {
+                    errors.push((index, EntryError::Duplicate(entry.spiffe_id)));
+                }
+                Ok(entry) => entries.push(entry),
+                Err(error) => errors.push((index, error)),
+            }
+        }
+        if errors.is_empty() {
+            Ok(entries)
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Whether a workload with these attested selectors gets this entry's ID: it must have all.
+    pub fn matches(&self, attested: &[Selector]) -> bool {
+        !self.selectors.is_empty()
+            && self
+                .selectors
+                .iter()
+                .all(|selector| attested.contains(selector))
+    }
+
+    /// The SPIFFE ID that it gives.
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// What a workload must be, sorted; never empty.
+    pub fn selectors(&self) -> &[Selector] {
+        &self.selectors
+    }
+
+    /// DNS names that the SVID carries.
+    pub fn dns_names(&self) -> &[String] {
+        &self.dns_names
+    }
+
+    /// The SVID's lifetime, if the entry sets one.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    /// What this SVID is for; may be empty.
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
+    fn is_twin_of(&self, other: &Self) -> bool {
+        self.spiffe_id == other.spiffe_id && self.selectors == other.selectors
+    }
+}
+
+impl EntryError {
+    /// The stable diagnostic code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadSpiffeId { .. } => "SG0101",
+            Self::ForeignTrustDomain { .. } => "SG0102",
+            Self::NoPath(_) => "SG0103",
+            Self::Reserved(_) => "SG0104",
+            Self::NoSelectors(_) => "SG0105",
+            Self::BadSelector { .. } => "SG0106",
+            Self::MixedAttestors(_) => "SG0107",
+            Self::ComponentByName(_) => "SG0108",
+            Self::TtlTooShort { .. } => "SG0109",
+            Self::BadDnsName { .. } => "SG0110",
+            Self::HintTooLong(_) => "SG0111",
+            Self::Duplicate(_) => "SG0112",
+        }
+    }
+
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::ComponentByName(_) => Some(
+                "name its digest (component:digest:sha256:…), or its signer together with its \
+                 repository: whoever may deploy chooses names and namespaces",
+            ),
+            Self::NoSelectors(_) => Some("say which workload it is for, such as unix:uid:1000"),
+            Self::BadSpiffeId { .. }
+            | Self::ForeignTrustDomain { .. }
+            | Self::NoPath(_)
+            | Self::Reserved(_)
+            | Self::BadSelector { .. }
+            | Self::MixedAttestors(_)
+            | Self::TtlTooShort { .. }
+            | Self::BadDnsName { .. }
+            | Self::HintTooLong(_)
+            | Self::Duplicate(_) => None,
+        }
+    }
+}
+
+fn check_selectors(id: &SpiffeId, texts: &[String]) -> Result<Vec<Selector>, EntryError> {
+    let mut selectors = texts
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<Vec<Selector>, _>>()
+        .map_err(|source| EntryError::BadSelector {
+            id: id.clone(),
+            source,
+        })?;
+    selectors.sort();
+    selectors.dedup();
+    let Some(first) = selectors.first() else {
+        return Err(EntryError::NoSelectors(id.clone()));
+    };
+    let attestor = first.kind().attestor();
+    if selectors
+        .iter()
+        .any(|selector| selector.kind().attestor() != attestor)
+    {
+        return Err(EntryError::MixedAttestors(id.clone()));
+    }
+    if attestor == Attestor::Component && !pins_a_component(&selectors) {
+        return Err(EntryError::ComponentByName(id.clone()));
+    }
+    Ok(selectors)
+}
+
+/// Whether whoever may deploy could *not* make another component match: the bytes are given, or
+/// their signer and where they come from.
+fn pins_a_component(selectors: &[Selector]) -> bool {
+    let has = |kind| selectors.iter().any(|selector| selector.kind() == kind);
+    has(Kind::ComponentDigest) || (has(Kind::ComponentSigner) && has(Kind::ComponentRepository))
+}
+
+/// LDH labels, lower case, at most 253 bytes; a leading `*.` is allowed.
+fn is_dns_name(name: &str) -> bool {
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! What the identity plane counts.
+
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::svid::X509Svid;
+
+/// Counters and gauges of the identity plane. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct IdentityMetrics {
+    rotations: Family<ResultLabel, Counter>,
+    expiry: Family<SpiffeIdLabel, Gauge<f64, AtomicU64>>,
+    streams: Family<StreamLabel, Gauge>,
+    attestations: Family<ResultLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the labels' values")]
+enum Outcome {
+    success,
+    failure,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpiffeIdLabel {
+    spiffe_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabel {
+    method: &'static str,
+}
+
+impl IdentityMetrics {
+    /// Makes and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "svid_rotations",
+            "X.509-SVIDs minted, or failed to",
+            metrics.rotations.clone(),
+        );
+        registry.register(
+            "svid_expiry_timestamp_seconds",
+            "When the X.509-SVID in use expires",
+            metrics.expiry.clone(),
+        );
+        registry.register(
+            "workload_api_streams_open",
+            "Streams that workloads hold open",
+            metrics.streams.clone(),
+        );
+        registry.register(
+            "attestations",
+            "Attestations of callers of the Workload API's socket",
+            metrics.attestations.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn rotated(&self, svid: &X509Svid) {
+        Self::count(&self.rotations, Outcome::success);
+        let expiry = svid
+            .validity()
+            .not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0.0, |span| span.as_secs_f64());
+        let label = SpiffeIdLabel {
+            spiffe_id: svid.id().to_string(),
+        };
+        self.expiry.get_or_create(&label).set(expiry);
+    }
+
+    pub(crate) fn rotation_failed(&self) {
+        Self::count(&self.rotations, Outcome::failure);
+    }
+
+    pub(crate) fn attested(&self, success: bool) {
+        let outcome = if success {
+            Outcome::success
+        } else {
+            Outcome::failure
+        };
+        Self::count(&self.attestations, outcome);
+    }
+
+    /// Counts an open stream until the guard is dropped.
+    pub fn stream(&self, method: &'static str) -> StreamGuard {
+        let gauge = self.streams.get_or_create(&StreamLabel { method }).clone();
+        gauge.inc();
+        StreamGuard(gauge)
+    }
+
+    fn count(family: &Family<ResultLabel, Counter>, result: Outcome) {
+        family.get_or_create(&ResultLabel { result }).inc();
+    }
+}
+
+/// One open stream; dropping it is its end.
+#[derive(Debug)]
+pub struct StreamGuard(Gauge);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,211 @@
+//! X.509-SVIDs and the bundles that verify them, as immutable values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
+use spiffe::{SpiffeId, TrustDomain};
+use zeroize::Zeroizing;
+
+use crate::entry::Entry;
+use crate::selector::Selector;
+
+/// An X.509-SVID with its private key (X509-SVID.md section 2).
+pub struct X509Svid {
+    id: SpiffeId,
+    chain: Vec<CertificateDer<'static>>,
+    key: Zeroizing<Vec<u8>>,
+    certified_key: Arc<CertifiedKey>,
+    validity: Validity,
+}
+
+/// The span of time in which a certificate counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first moment at which the certificate counts.
+    pub not_before: SystemTime,
+    /// The moment from which it no longer counts.
+    pub not_after: SystemTime,
+}
+
+/// The roots that verify one trust domain's X.509-SVIDs.
+#[derive(Debug, Clone)]
+pub struct X509Bundle {
+    roots: Vec<CertificateDer<'static>>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// A bundle with a root that cannot be trusted as one.
+#[derive(Debug, thiserror::Error)]
+#[error("a certificate of the bundle cannot serve as a root")]
+pub struct UnusableRoot(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// One immutable generation of everything that a source holds.
+#[derive(Debug)]
+pub struct Identities {
+    /// Grows by one with each change.
+    pub generation: u64,
+    /// The source's own trust domain.
+    pub trust_domain: TrustDomain,
+    /// The SVID of each entry, in the order of the entries.
+    pub issued: Vec<Issued>,
+    /// Bundles by trust domain, the own one among them.
+    pub bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
+}
+
+/// An entry with the SVID that is now in use for it.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The registration entry.
+    pub entry: Arc<Entry>,
+    /// Its SVID.
+    pub svid: Arc<X509Svid>,
+}
+
+/// A private key that TLS cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("the SVID's private key cannot be used for TLS")]
+pub struct UnusableKey(#[source] rustls::Error);
+
+impl X509Svid {
+    /// Puts an SVID together.
+    ///
+    /// `chain` is DER, leaf first, without the root; `key` is unencrypted PKCS#8 DER.
+    ///
+    /// # Errors
+    /// When the key is not one that TLS can sign with.
+    pub fn new(
+        id: SpiffeId,
+        chain: Vec<CertificateDer<'static>>,
+        key: Zeroizing<Vec<u8>>,
+        validity: Validity,
+    ) -> Result<Self, UnusableKey> {
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_slice()));
+        let signing_key =
+            rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(UnusableKey)?;
+        let certified_key = Arc::new(CertifiedKey::new(chain.clone(), signing_key));
+        Ok(Self {
+            id,
+            chain,
+            key,
+            certified_key,
+            validity,
+        })
+    }
+
+    /// The SPIFFE ID.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// Certificates, DER, leaf first, without the root.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The private key, unencrypted PKCS#8 DER.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Chain and key as rustls wants them.
+    pub fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.certified_key
+    }
+
+    /// When the leaf counts.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+}
+
+impl X509Bundle {
+    /// A bundle of root certificates, DER. Without any, everything of the trust domain is revoked.
+    ///
+    /// # Errors
+    /// When one of them is not a certificate.
+    pub fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, UnusableRoot> {
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            let added = store.add(root.clone());
+            added.map_err(|error| UnusableRoot(Box::new(error)))?;
+        }
+        let verifier = if store.is_empty() {
+            None
+        } else {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let built = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
+            let built = built.build();
+            Some(built.map_err(|error| UnusableRoot(Box::new(error)))?)
+        };
+        Ok(Self { roots, verifier })
+    }
+
+    /// Root certificates, DER.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// Checks chains against these roots alone; `None` where there are none.
+    pub(crate) fn verifier(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
+        self.verifier.as_ref()
+    }
+}
+
+impl Validity {
+    /// The moment at which `tenths` tenths of the span have passed.
+    pub fn tenth(&self, tenths: u32) -> SystemTime {
+        let lifetime = self
+            .not_after
+            .duration_since(self.not_before)
+            .unwrap_or(Duration::ZERO);
+        self.not_before + lifetime * tenths.min(10) / 10
+    }
+
+    /// Whether `now` lies inside.
+    pub fn contains(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+}
+
+impl Identities {
+    /// The SVIDs to which a workload with these selectors is entitled, in the order of the entries.
+    pub fn entitled<'a>(
+        &'a self,
+        selectors: &'a [Selector],
+    ) -> impl Iterator<Item = &'a Issued> + 'a {
+        self.issued
+            .iter()
+            .filter(move |issued| issued.entry.matches(selectors))
+    }
+
+    /// The SVID of a SPIFFE ID.
+    pub fn svid(&self, id: &SpiffeId) -> Option<&Arc<X509Svid>> {
+        self.issued
+            .iter()
+            .find(|issued| issued.svid.id() == id)
+            .map(|issued| &issued.svid)
+    }
+
+    /// The bundle of the source's own trust domain.
+    pub fn own_bundle(&self) -> Option<&Arc<X509Bundle>> {
+        self.bundles.get(&self.trust_domain)
+    }
+}
+
+impl fmt::Debug for X509Svid {
+    /// Never shows the key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("X509Svid")
+            .field("id", &self.id.to_string())
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
+    }
+}

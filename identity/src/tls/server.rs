@@ -1,0 +1,178 @@
+//! The server side of mutual TLS, and what went wrong with a handshake.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, PeerIncompatible, ServerConfig, ServerConnection};
+use spiffe::SpiffeId;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::peer::{PeerError, PeerIdentity};
+use super::verifier::SpiffeVerifier;
+use crate::svid::Identities;
+
+/// Accepts mutual TLS with one identity, whose newest SVID each handshake shows.
+#[derive(Clone)]
+pub struct ServerTls {
+    spiffe_id: SpiffeId,
+    acceptor: TlsAcceptor,
+}
+
+/// Why TLS cannot be offered at all.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The source holds no such SVID.
+    #[error("there is no SVID for `{0}` to terminate TLS with")]
+    NoSvid(SpiffeId),
+    /// The library refuses the configuration.
+    #[error("TLS cannot be configured")]
+    Config(#[from] rustls::Error),
+}
+
+/// What went wrong with a handshake, for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeProblem {
+    /// The stable diagnostic code.
+    pub code: &'static str,
+    /// The label in metrics.
+    pub label: &'static str,
+    /// What to do about it, where that is known.
+    pub hint: Option<&'static str>,
+}
+
+impl ServerTls {
+    /// TLS 1.3 with ALPN `h2` and `http/1.1`; a client must show an X.509-SVID.
+    ///
+    /// # Errors
+    /// When the source holds no SVID of that ID.
+    pub fn new(
+        spiffe_id: SpiffeId,
+        identities: watch::Receiver<Arc<Identities>>,
+    ) -> Result<Self, TlsError> {
+        if identities.borrow().svid(&spiffe_id).is_none() {
+            return Err(TlsError::NoSvid(spiffe_id));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = SpiffeVerifier::new(identities.clone(), Arc::clone(&provider));
+        let resolver = SvidResolver {
+            spiffe_id: spiffe_id.clone(),
+            identities,
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A resumed session skips the verifier, and with it expiry, revocation and bundle changes.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self {
+            spiffe_id,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        })
+    }
+
+    /// The identity that it shows.
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// Performs handshakes.
+    pub fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+
+    /// Who is at the other end of an accepted connection.
+    ///
+    /// # Errors
+    /// When the peer showed no X.509-SVID, which the verifier does not let happen.
+    pub fn peer(connection: &ServerConnection) -> Result<PeerIdentity, PeerError> {
+        let leaf = connection
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .ok_or(PeerError::Unparsable)?;
+        PeerIdentity::from_leaf(leaf)
+    }
+}
+
+#[derive(Debug)]
+struct SvidResolver {
+    spiffe_id: SpiffeId,
+    identities: watch::Receiver<Arc<Identities>>,
+}
+
+impl ResolvesServerCert for SvidResolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let identities = self.identities.borrow();
+        let svid = identities.svid(&self.spiffe_id)?;
+        Some(Arc::clone(svid.certified_key()))
+    }
+}
+
+impl HandshakeProblem {
+    /// Finds the reason in what the TLS stream returned.
+    pub fn of(error: &io::Error) -> Self {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
+        cause.map_or(Self::new("SG0170", "io"), Self::of_tls)
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::Tls13RequiredForQuic
+                | PeerIncompatible::Tls12NotOffered,
+            ) => Self {
+                hint: Some(
+                    "the client offers no TLS 1.3; an Envoy cluster does with \
+                     tls_params.tls_maximum_protocol_version: TLSv1_3",
+                ),
+                ..Self::new("SG0171", "no_tls13")
+            },
+            rustls::Error::NoCertificatesPresented => Self {
+                hint: Some("the client must show an X.509-SVID"),
+                ..Self::new("SG0172", "no_certificate")
+            },
+            rustls::Error::InvalidCertificate(error) => Self::of_certificate(error),
+            rustls::Error::InvalidMessage(_) => Self {
+                hint: Some("the client does not speak TLS; is it plain HTTP?"),
+                ..Self::new("SG0176", "not_tls")
+            },
+            rustls::Error::AlertReceived(_) => Self {
+                hint: Some("the client refused this server's SVID; does it have the bundle?"),
+                ..Self::new("SG0177", "alert")
+            },
+            _ => Self::new("SG0178", "tls"),
+        }
+    }
+
+    fn of_certificate(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::Other(other) => match other.0.downcast_ref::<PeerError>() {
+                Some(error @ PeerError::NoBundle(_)) => Self::new(error.code(), "trust_domain"),
+                Some(error) => Self::new(error.code(), "not_an_svid"),
+                None => Self::new("SG0178", "tls"),
+            },
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                Self::new("SG0173", "expired")
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self {
+                hint: Some("the client's SVID was not issued by its trust domain's authority"),
+                ..Self::new("SG0174", "unknown_issuer")
+            },
+            _ => Self::new("SG0175", "bad_certificate"),
+        }
+    }
+
+    fn new(code: &'static str, label: &'static str) -> Self {
+        Self {
+            code,
+            label,
+            hint: None,
+        }
+    }
+}

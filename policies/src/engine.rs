@@ -1,0 +1,157 @@
+//! The one place that builds Rego engines and asks them.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use regorus::utils::limits::ExecutionTimerConfig;
+use regorus::{Engine, PolicyLengthConfig, Value};
+
+use crate::error::{EngineMessage, ParseFailure, PolicyError};
+use crate::sources::{PolicySources, data_error};
+
+/// Steps of the interpreter between two looks at the clock: a look costs about
+/// as much as one step.
+const CHECK_INTERVAL: u32 = 64;
+
+/// Bounds on one module. Sources come from the operator, so these only stop
+/// accidents; the engine's own (1024 columns) refuse generated policies.
+const MODULE_BYTES: usize = 16 * 1024 * 1024;
+const MODULE_LINES: usize = 500_000;
+const MODULE_COLUMNS: u32 = 65_536;
+
+/// Why an evaluation has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EvaluationError {
+    /// It took longer than it may.
+    Timeout,
+    /// The engine gave up: conflicting rules, overflow and the like.
+    Failed(EngineMessage),
+}
+
+impl EvaluationError {
+    /// The sources could not even be made ready.
+    pub(crate) fn unusable(error: PolicyError) -> Self {
+        Self::Failed(EngineMessage::new(error))
+    }
+
+    /// The same, without values: the engine quotes those that it trips over,
+    /// and they may be secrets of the request. Place and rule stay.
+    pub(crate) fn without_values(self) -> Self {
+        match self {
+            Self::Timeout => Self::Timeout,
+            Self::Failed(message) => {
+                let text = message.to_string();
+                let (place, what) = text.split_once(MESSAGE_START).unwrap_or(("", &text));
+                let what = what
+                    .split(['`', '"', '{', '[', '(', '\n'])
+                    .next()
+                    .unwrap_or_default();
+                let separator = if place.is_empty() { "" } else { MESSAGE_START };
+                Self::Failed(EngineMessage::new(format!(
+                    "{place}{separator}{}",
+                    what.trim_end()
+                )))
+            }
+        }
+    }
+}
+
+/// What separates the place of an error from what is wrong.
+const MESSAGE_START: &str = "\nerror: ";
+
+/// An interpreter of its own: modules and data parsed for it alone, so that it
+/// shares no reference count with any other.
+pub(crate) struct Interpreter {
+    engine: Engine,
+    limit: Duration,
+}
+
+impl Interpreter {
+    /// Parses all sources. Every module that does not parse is named.
+    pub(crate) fn parse(sources: &PolicySources, limit: Duration) -> Result<Self, PolicyError> {
+        let mut engine = Engine::new();
+        engine.set_rego_v0(false);
+        // OPA's default: a builtin that fails is undefined, not an error.
+        engine.set_strict_builtin_errors(false);
+        // Without this `print` writes to stderr.
+        engine.set_gather_prints(true);
+        engine.set_policy_length_config(PolicyLengthConfig {
+            max_col: NonZeroU32::new(MODULE_COLUMNS).unwrap_or(NonZeroU32::MIN),
+            max_file_bytes: NonZeroUsize::new(MODULE_BYTES).unwrap_or(NonZeroUsize::MIN),
+            max_lines: NonZeroUsize::new(MODULE_LINES).unwrap_or(NonZeroUsize::MIN),
+        });
+        let check_interval = NonZeroU32::new(CHECK_INTERVAL).unwrap_or(NonZeroU32::MIN);
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit,
+            check_interval,
+        });
+
+        let mut failures = Vec::new();
+        for module in sources.modules() {
+            if let Err(error) = engine.add_policy(module.file.clone(), module.text.clone()) {
+                failures.push(ParseFailure {
+                    file: module.file.clone(),
+                    message: EngineMessage::new(error),
+                });
+            }
+        }
+        if !failures.is_empty() {
+            return Err(PolicyError::Parse { failures });
+        }
+        for document in sources.documents() {
+            let (file, value) = document?;
+            engine
+                .add_data(value)
+                .map_err(|error| data_error(file, error))?;
+        }
+        Ok(Self { engine, limit })
+    }
+
+    /// The syntax trees of all modules.
+    pub(crate) fn syntax(&self) -> Result<serde_json::Value, PolicyError> {
+        let text = self.engine.get_ast_as_json();
+        let text = text.map_err(|error| PolicyError::Compile {
+            source: EngineMessage::new(error),
+        })?;
+        serde_json::from_str(&text).map_err(|source| PolicyError::NestingDepth { source })
+    }
+
+    /// Adds a module of our own if there is one, and does now what the first
+    /// evaluation would do: schedule statements, bind imports, hoist loops.
+    pub(crate) fn prepare(&mut self, own: Option<&str>, rule: &str) -> Result<(), PolicyError> {
+        if let Some(text) = own {
+            let added = self
+                .engine
+                .add_policy("(entrypoint)".to_owned(), text.to_owned());
+            added.map_err(|error| PolicyError::Compile {
+                source: EngineMessage::new(error),
+            })?;
+        }
+        let compiled = self.engine.compile_with_entrypoint(&rule.into());
+        compiled.map(drop).map_err(|error| PolicyError::Compile {
+            source: EngineMessage::new(error),
+        })
+    }
+
+    /// The value of a rule, [`Value::Undefined`] included.
+    ///
+    /// After an error the interpreter must not be used again: `with` may have
+    /// left its replacements behind.
+    pub(crate) fn evaluate(&mut self, rule: &str, input: Value) -> Result<Value, EvaluationError> {
+        let started = Instant::now();
+        self.engine.set_input(input);
+        let result = self.engine.eval_rule(rule.to_owned());
+        // Where a function has several definitions, the engine drops an error
+        // in one of them if another has a value, its own timeout too; and
+        // elsewhere it may hide the timeout in a text. The clock does neither.
+        if started.elapsed() >= self.limit {
+            return Err(EvaluationError::Timeout);
+        }
+        result.map_err(|error| EvaluationError::Failed(EngineMessage::new(error)))
+    }
+
+    /// What `print` said since the last call.
+    pub(crate) fn take_prints(&mut self) -> Vec<String> {
+        self.engine.take_prints().unwrap_or_default()
+    }
+}

@@ -1,0 +1,115 @@
+//! What the policy may know of a connection.
+
+use std::net::SocketAddr;
+
+use regorus::Value;
+
+use super::{Members, set_number, set_string};
+
+/// What the proxy knows of a connection once it is established.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionParameters {
+    /// The peer's address.
+    pub downstream_address: SocketAddr,
+    /// The address at which the connection was accepted.
+    pub local_address: SocketAddr,
+    /// The peer's SPIFFE ID. Only if it was verified: policies trust it.
+    pub source_principal: Option<String>,
+    /// The peer's certificate as URL-encoded PEM.
+    pub source_certificate: Option<String>,
+    /// The SPIFFE ID that the proxy showed to the peer.
+    pub destination_principal: Option<String>,
+    /// The server name that the peer asked for.
+    pub server_name: Option<String>,
+    /// The name of the listener that accepted the connection.
+    pub listener: String,
+}
+
+/// The part of the input document that stays the same for a whole connection,
+/// built once. It belongs to the thread that serves the connection.
+///
+/// The listener's name is `input.attributes.contextExtensions.listener`: the
+/// place in Envoy's document for what the operator's configuration says, so
+/// that an Envoy can be configured to send the same.
+#[derive(Debug, Clone)]
+pub struct ConnectionFacts {
+    /// Members of `attributes`, in the order of their keys.
+    pub(super) attributes: Vec<(Value, Value)>,
+    /// `source_principal`, if there is one.
+    pub(super) source_principal: Option<Value>,
+}
+
+impl ConnectionFacts {
+    /// Builds the values.
+    #[must_use]
+    pub fn new(parameters: &ConnectionParameters) -> Self {
+        let ConnectionParameters {
+            downstream_address,
+            local_address,
+            source_principal,
+            source_certificate,
+            destination_principal,
+            server_name,
+            listener,
+        } = parameters;
+        let source_principal = source_principal.as_deref().unwrap_or_default();
+        let source_certificate = source_certificate.as_deref().unwrap_or_default();
+        let destination_principal = destination_principal.as_deref().unwrap_or_default();
+
+        let mut attributes = Members::new();
+        // Envoy sends these two even if there is nothing in them.
+        attributes.insert("metadataContext".into(), Value::new_object());
+        attributes.insert("routeMetadataContext".into(), Value::new_object());
+        attributes.insert(
+            "source".into(),
+            peer(*downstream_address, source_principal, source_certificate),
+        );
+        attributes.insert(
+            "destination".into(),
+            peer(*local_address, destination_principal, ""),
+        );
+        set_object(
+            &mut attributes,
+            "tlsSession",
+            "sni",
+            server_name.as_deref().unwrap_or_default(),
+        );
+        set_object(&mut attributes, "contextExtensions", "listener", listener);
+
+        let source_principal =
+            (!source_principal.is_empty()).then(|| Value::from(source_principal));
+        Self {
+            attributes: attributes.into_iter().collect(),
+            source_principal,
+        }
+    }
+}
+
+/// `source` or `destination`.
+fn peer(address: SocketAddr, principal: &str, certificate: &str) -> Value {
+    let mut socket_address = Members::new();
+    // An IPv4 peer of an IPv6 socket is an IPv4 peer to policies.
+    set_string(
+        &mut socket_address,
+        &"address".into(),
+        &address.ip().to_canonical().to_string(),
+    );
+    set_number(
+        &mut socket_address,
+        &"portValue".into(),
+        address.port().into(),
+    );
+    let address = Members::from([("socketAddress".into(), Value::from(socket_address))]);
+    let mut peer = Members::from([("address".into(), Value::from(address))]);
+    set_string(&mut peer, &"principal".into(), principal);
+    set_string(&mut peer, &"certificate".into(), certificate);
+    Value::from(peer)
+}
+
+/// Adds an object with one member, unless the member is empty.
+fn set_object(members: &mut Members, object: &str, key: &str, value: &str) {
+    if !value.is_empty() {
+        let inner = Members::from([(key.into(), Value::from(value))]);
+        members.insert(object.into(), Value::from(inner));
+    }
+}

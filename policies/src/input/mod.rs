@@ -1,0 +1,56 @@
+//! The input document of the `ingress` decision point: OPA-Envoy's.
+//!
+//! It is built as Rego values, never through JSON text. What stays the same
+//! for a whole connection is built once, in [`ConnectionFacts`].
+
+mod connection;
+mod request;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::collections::BTreeMap;
+
+use regorus::Value;
+
+pub use connection::{ConnectionFacts, ConnectionParameters};
+pub(crate) use request::InputKeys;
+pub use request::RequestFacts;
+
+/// Why a request cannot be put before the policy. Names what is wrong, never
+/// the value itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// The path has an escape that is none, or does not unescape to UTF-8.
+    #[error("the path has an invalid percent-encoding")]
+    Path,
+    /// The query has a semicolon, an escape that is none, or does not unescape
+    /// to UTF-8.
+    #[error("the query has a semicolon or an invalid percent-encoding")]
+    Query,
+    /// A header's value is not UTF-8. Policies see strings only, and to show
+    /// them something else than what is forwarded would be worse.
+    #[error("the value of the header {name} is not UTF-8")]
+    HeaderValue {
+        /// The header's name.
+        name: http::HeaderName,
+    },
+}
+
+/// An object in the making.
+type Members = BTreeMap<Value, Value>;
+
+/// Adds a string unless it is empty: OPA-Envoy shows only fields that are set,
+/// and to Protocol Buffers an empty string is one that is not.
+fn set_string(members: &mut Members, key: &Value, value: &str) {
+    if !value.is_empty() {
+        members.insert(key.clone(), Value::from(value));
+    }
+}
+
+/// Adds a number unless it is zero, for the same reason.
+fn set_number(members: &mut Members, key: &Value, value: i64) {
+    if value != 0 {
+        members.insert(key.clone(), Value::from(value));
+    }
+}

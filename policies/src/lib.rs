@@ -1,0 +1,49 @@
+//! Decides requests with Rego under the OPA-Envoy contract.
+//!
+//! ```text
+//! PolicySources ── Policy::load ──▶ Policy ── evaluator() ──▶ Evaluator (one a worker thread)
+//!   text            parse, check,      one                       │
+//!                   own tests          generation                ▼ decide(connection, request)
+//!                                                       Ok(Permit) | Err(Denial)
+//! ```
+//!
+//! A [`Permit`] is the only thing that can be forwarded, and only an
+//! [`Evaluator`] makes one. Whatever is not a clear yes is a [`Denial`].
+//!
+//! This crate knows no TLS, no sockets and no server; it reads files only
+//! where [`PolicySources::read`] is given their path.
+
+#![warn(missing_docs)]
+
+mod decision;
+mod denial;
+mod engine;
+mod error;
+mod evaluator;
+mod input;
+mod metrics;
+mod permit;
+mod policy;
+mod sources;
+mod syntax;
+pub mod test_runner;
+
+pub use decision::DecisionError;
+pub use denial::{Denial, DenialReason};
+pub use error::{CallProblem, EngineMessage, ParseFailure, PolicyError, UnsupportedCall};
+pub use evaluator::Evaluator;
+pub use input::{ConnectionFacts, ConnectionParameters, InputError, RequestFacts};
+pub use metrics::PolicyMetrics;
+pub use permit::{Forwardable, Permit};
+pub use policy::{Policy, PolicyOptions, PolicyStatus};
+pub use sources::PolicySources;
+
+/// The policy that Sidegate brings along, as pairs of name and text: callers
+/// of the proxy's own trust domain may call everything outside `/admin`.
+pub const STOCK_POLICY: &[(&str, &str)] = &[
+    ("ingress.rego", include_str!("../rego/ingress.rego")),
+    (
+        "ingress_test.rego",
+        include_str!("../rego/ingress_test.rego"),
+    ),
+];

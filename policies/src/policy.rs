@@ -1,0 +1,198 @@
+//! One generation of a policy: sources that parse, call only what the engine
+//! has, declare their entrypoint, and pass their own tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::engine::Interpreter;
+use crate::error::PolicyError;
+use crate::evaluator::Evaluator;
+use crate::metrics::PolicyMetrics;
+use crate::sources::PolicySources;
+use crate::syntax::{RuleKind, RulePath, Syntax, rule_reference, unsupported_calls};
+use crate::test_runner::{TestResult, run_declared_tests};
+
+/// The package of the module that asks for entrypoints made of several rules.
+const ASKING_PACKAGE: &str = "sidegate_entrypoint";
+
+/// How a policy is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyOptions {
+    /// The rule that decides, as OPA writes it: package and rule with `/`
+    /// between their components. `envoy/authz/allow` is `data.envoy.authz.allow`.
+    pub entrypoint: String,
+    /// How long one decision may take; after that it is a denial.
+    pub decision_timeout: Duration,
+    /// The number of this generation; every decision carries it.
+    pub generation: u64,
+}
+
+impl Default for PolicyOptions {
+    fn default() -> Self {
+        Self {
+            entrypoint: "envoy/authz/allow".to_owned(),
+            decision_timeout: Duration::from_millis(50),
+            generation: 1,
+        }
+    }
+}
+
+/// What is in service, for status pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyStatus {
+    /// The number of this generation.
+    pub generation: u64,
+    /// The rule that decides, as OPA writes it.
+    pub entrypoint: String,
+    /// How many modules there are.
+    pub modules: usize,
+    /// How many tests of its own the policy passed when it was loaded.
+    pub tests: usize,
+}
+
+/// A policy that may be put into service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    inner: Arc<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    sources: PolicySources,
+    /// The rule in the form in which the engine looks it up.
+    rule: String,
+    /// A module that asks for the entrypoint, where no single rule is it.
+    asking: Option<String>,
+    decision_timeout: Duration,
+    status: PolicyStatus,
+}
+
+impl Policy {
+    /// Checks sources and makes them a policy.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`] says what is wrong with the sources; modules that do not
+    /// parse, unsupported calls and failing tests are each reported all at once.
+    pub fn load(sources: PolicySources, options: &PolicyOptions) -> Result<Self, PolicyError> {
+        if options.decision_timeout.is_zero() {
+            return Err(PolicyError::DecisionTimeout {
+                timeout: options.decision_timeout,
+            });
+        }
+        let entrypoint = entrypoint_path(&options.entrypoint)?;
+        let mut interpreter = Interpreter::parse(&sources, options.decision_timeout)?;
+        let trees = interpreter.syntax()?;
+        let syntax = Syntax::new(&trees, &sources);
+        let calls = unsupported_calls(&syntax);
+        if !calls.is_empty() {
+            return Err(PolicyError::UnsupportedCalls { calls });
+        }
+        let rule = rule_reference(&entrypoint);
+        let rules = syntax.rules();
+        let mut below = rules
+            .iter()
+            .filter(|rule| !matches!(rule.kind, RuleKind::Function(_)))
+            .filter(|rule| rule.path.starts_with(&entrypoint))
+            .peekable();
+        if below.peek().is_none() {
+            return Err(PolicyError::EntrypointMissing {
+                entrypoint: options.entrypoint.clone(),
+                rule,
+            });
+        }
+        // The engine evaluates rules, but not the object that rules such as
+        // `allow.allowed := true` make up together: that takes a rule to ask.
+        let (rule, asking) = if below.all(|rule| rule.path.len() == entrypoint.len()) {
+            (rule, None)
+        } else {
+            let asking = format!("package {ASKING_PACKAGE}\n\nanswer := {rule}\n");
+            (format!("data.{ASKING_PACKAGE}.answer"), Some(asking))
+        };
+        interpreter.prepare(asking.as_deref(), &rule)?;
+
+        let report = run_declared_tests(&syntax, &sources)?;
+        if !report.passed() {
+            let failures: Vec<TestResult> = report
+                .results
+                .into_iter()
+                .filter(|result| !result.passed)
+                .collect();
+            return Err(PolicyError::TestsFailed { failures });
+        }
+        let status = PolicyStatus {
+            generation: options.generation,
+            entrypoint: options.entrypoint.clone(),
+            modules: sources.module_count(),
+            tests: report.results.len(),
+        };
+        let decision_timeout = options.decision_timeout;
+        Ok(Self {
+            inner: Arc::new(Loaded {
+                sources,
+                rule,
+                asking,
+                decision_timeout,
+                status,
+            }),
+        })
+    }
+
+    /// Builds an evaluator for one worker thread, from the sources: it shares
+    /// nothing with any other but text and metrics.
+    ///
+    /// # Errors
+    ///
+    /// None that [`Policy::load`] did not rule out.
+    pub fn evaluator(&self, metrics: &PolicyMetrics) -> Result<Evaluator, PolicyError> {
+        Evaluator::new(self.clone(), metrics.recorder())
+    }
+
+    /// What this is, for status pages.
+    #[must_use]
+    pub fn status(&self) -> &PolicyStatus {
+        &self.inner.status
+    }
+
+    /// The number of this generation.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.status.generation
+    }
+
+    /// The rule that decides, as the engine looks it up.
+    pub(crate) fn rule(&self) -> &str {
+        &self.inner.rule
+    }
+
+    /// How long one decision may take.
+    pub(crate) fn decision_timeout(&self) -> Duration {
+        self.inner.decision_timeout
+    }
+
+    /// A new interpreter, ready to be asked.
+    pub(crate) fn interpreter(&self) -> Result<Interpreter, PolicyError> {
+        let mut interpreter = Interpreter::parse(&self.inner.sources, self.inner.decision_timeout)?;
+        interpreter.prepare(self.inner.asking.as_deref(), &self.inner.rule)?;
+        Ok(interpreter)
+    }
+}
+
+/// The components of an OPA-style path; a leading `/` is allowed, as in OPA.
+fn entrypoint_path(entrypoint: &str) -> Result<RulePath, PolicyError> {
+    let path: RulePath = entrypoint
+        .strip_prefix('/')
+        .unwrap_or(entrypoint)
+        .split('/')
+        .map(str::to_owned)
+        .collect();
+    // A package and a rule: fewer components name no rule.
+    if path.len() < 2 || path.iter().any(String::is_empty) {
+        return Err(PolicyError::EntrypointSyntax {
+            entrypoint: entrypoint.to_owned(),
+        });
+    }
+    Ok(path)
+}

@@ -1,0 +1,225 @@
+//! Calls that the engine could not evaluate.
+//!
+//! The engine looks a function up only when a call is reached, and drops the
+//! error if it is in one of several definitions of a function. So every call
+//! is looked up when the policy is loaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value as Json;
+
+use super::builtins::{self, Builtin};
+use super::{Module, RuleKind, RulePath, Syntax, items, offset, whole_path};
+use crate::error::{CallProblem, UnsupportedCall};
+
+/// How many arguments each function of the modules takes, by its full path.
+type Functions = BTreeMap<RulePath, BTreeSet<usize>>;
+
+/// What a name stands for where it is called.
+enum Resolved<'a> {
+    /// A function of the modules.
+    Function(&'a BTreeSet<usize>),
+    Builtin(Builtin),
+}
+
+/// All calls, and all functions replaced by `with`, that the engine cannot
+/// evaluate, in the order of files and lines.
+pub(crate) fn unsupported_calls(syntax: &Syntax<'_>) -> Vec<UnsupportedCall> {
+    let mut functions = Functions::new();
+    for rule in syntax.rules() {
+        if let RuleKind::Function(arity) = rule.kind {
+            functions.entry(rule.path).or_default().insert(arity);
+        }
+    }
+    let mut found = Vec::new();
+    for module in &syntax.modules {
+        for rule in module.rules {
+            visit(rule, module, &functions, &mut found);
+        }
+    }
+    found.sort_by(|left, right| {
+        (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column))
+    });
+    found.dedup();
+    found
+}
+
+/// Looks at every expression below `tree`, whatever holds it.
+fn visit(
+    tree: &Json,
+    module: &Module<'_>,
+    functions: &Functions,
+    found: &mut Vec<UnsupportedCall>,
+) {
+    match tree {
+        Json::Object(members) => {
+            if let Some(call) = members.get("Call") {
+                found.extend(check_call(call, module, functions));
+            }
+            if let Some(modifiers) = members.get("with_mods") {
+                for modifier in items(modifiers) {
+                    found.extend(check_modifier(modifier, module, functions));
+                }
+            }
+            members
+                .values()
+                .for_each(|member| visit(member, module, functions, found));
+        }
+        Json::Array(members) => members
+            .iter()
+            .for_each(|member| visit(member, module, functions, found)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+fn check_call(call: &Json, module: &Module<'_>, functions: &Functions) -> Option<UnsupportedCall> {
+    let function = call.get("fcn")?;
+    let arguments = call.get("params").map(items).unwrap_or_default().len();
+    let Some(path) = whole_path(function) else {
+        // `f[x](…)`: the engine rejects it, but only when it gets there.
+        return Some(report(
+            "(computed)",
+            function,
+            module,
+            CallProblem::Unknown { hint: None },
+        ));
+    };
+    let name = path.join(".");
+    let fits = |arity: usize| arguments == arity || arguments == arity.saturating_add(1);
+    let problem = match resolve(&path, module, functions) {
+        Resolved::Function(arities) => {
+            // One argument more takes the result: `split(x, ",", parts)`.
+            let expected = arities.iter().copied().next()?;
+            if arities.len() == 1 && fits(expected) {
+                return None;
+            }
+            CallProblem::Arity {
+                expected,
+                found: arguments,
+            }
+        }
+        Resolved::Builtin(Builtin::Variadic) => return None,
+        Resolved::Builtin(Builtin::Fixed(expected)) if fits(expected) => return None,
+        Resolved::Builtin(Builtin::Fixed(expected)) => CallProblem::Arity {
+            expected,
+            found: arguments,
+        },
+        Resolved::Builtin(Builtin::Missing) => CallProblem::Unknown {
+            hint: builtins::hint(&name),
+        },
+    };
+    Some(report(&name, function, module, problem))
+}
+
+/// Checks `with <function> as <replacement>`; anything else that `with` may
+/// replace is below `data` or `input`.
+fn check_modifier(
+    modifier: &Json,
+    module: &Module<'_>,
+    functions: &Functions,
+) -> Vec<UnsupportedCall> {
+    let target = modifier
+        .get("refr")
+        .and_then(|target| Some((target, whole_path(target)?)));
+    let replacement = modifier
+        .get("as")
+        .and_then(|replacement| Some((replacement, whole_path(replacement)?)));
+    let mut found = Vec::new();
+    if let Some((expression, path)) = target {
+        let root = path.first().map(String::as_str);
+        let below_documents = root.is_some_and(|root| {
+            root == "data" || root == "input" || module.aliases.contains_key(root)
+        });
+        if !below_documents && is_missing(&path, module, functions) {
+            let name = path.join(".");
+            let problem = CallProblem::Unknown {
+                hint: builtins::hint(&name),
+            };
+            found.push(report(&name, expression, module, problem));
+        }
+    }
+    if let Some((expression, path)) = replacement {
+        // A replacement may be any value, so only what is certainly meant as
+        // a function counts.
+        let name = path.join(".");
+        if builtins::is_known_to_be_missing(&name) && is_missing(&path, module, functions) {
+            let problem = CallProblem::Unknown {
+                hint: builtins::hint(&name),
+            };
+            found.push(report(&name, expression, module, problem));
+        }
+    }
+    found
+}
+
+fn is_missing(path: &[String], module: &Module<'_>, functions: &Functions) -> bool {
+    matches!(
+        resolve(path, module, functions),
+        Resolved::Builtin(Builtin::Missing)
+    )
+}
+
+/// Resolves a name as the engine does: import aliases first, then full paths
+/// and functions of the same package, then builtins.
+fn resolve<'a>(path: &[String], module: &Module<'_>, functions: &'a Functions) -> Resolved<'a> {
+    let mut candidates: Vec<RulePath> = Vec::new();
+    if let Some((root, rest)) = path.split_first() {
+        if root == "data" {
+            candidates.push(rest.to_vec());
+        } else if let Some(target) = module.aliases.get(root)
+            && let Some((root, target)) = target.split_first()
+            && root == "data"
+        {
+            candidates.push(target.iter().chain(rest).cloned().collect());
+        }
+    }
+    candidates.push(module.package.iter().chain(path).cloned().collect());
+    let function = candidates
+        .iter()
+        .find_map(|candidate| functions.get(candidate));
+    function.map_or_else(
+        || Resolved::Builtin(builtins::lookup(&path.join("."))),
+        Resolved::Function,
+    )
+}
+
+fn report(
+    name: &str,
+    expression: &Json,
+    module: &Module<'_>,
+    problem: CallProblem,
+) -> UnsupportedCall {
+    let (line, column) = start(expression, module.text);
+    UnsupportedCall {
+        function: name.to_owned(),
+        file: module.file.to_owned(),
+        line,
+        column,
+        problem,
+    }
+}
+
+/// Line and column where an expression starts.
+fn start(expression: &Json, text: &str) -> (usize, usize) {
+    // A reference's own position is that of its last dot, so go to its root.
+    let inner = expression
+        .pointer("/RefDot/refr")
+        .or_else(|| expression.pointer("/RefBrack/refr"));
+    if let Some(inner) = inner {
+        return start(inner, text);
+    }
+    let kind = expression
+        .as_object()
+        .and_then(|kinds| kinds.values().next());
+    let before = kind
+        .and_then(|kind| offset(kind.get("span")?, "start"))
+        .and_then(|start| text.get(..start))
+        .unwrap_or_default();
+    // Counted here because the engine counts a tab as four columns.
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    let lines = before.matches('\n').count();
+    (
+        lines.saturating_add(1),
+        line.chars().count().saturating_add(1),
+    )
+}

@@ -1,0 +1,15 @@
+//! What users of the crate can rely on: loading, deciding, serving.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the helpers of tests fail as tests do"
+)]
+
+mod calls;
+mod common;
+mod decide;
+mod load;
+mod service;
+mod stock_policy;
+mod test_runner;

@@ -1,0 +1,127 @@
+//! Response bodies on their way downstream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::access_log::Record;
+use crate::activity::InFlight;
+use crate::upstream::http1::PooledBody;
+
+/// An error of a body that comes from elsewhere.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that comes from elsewhere, such as a component.
+pub type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
+
+pin_project_lite::pin_project! {
+    /// Where a response's body comes from.
+    #[project = SourceProjection]
+    pub(crate) enum Source {
+        Http1 { #[pin] body: PooledBody },
+        Service { #[pin] body: BoxBody },
+        Local { #[pin] body: Full<Bytes> },
+    }
+}
+
+impl Source {
+    pub(crate) fn local(content: impl Into<Bytes>) -> Self {
+        Self::Local {
+            body: Full::new(content.into()),
+        }
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project() {
+            SourceProjection::Http1 { body } => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            SourceProjection::Service { body } => body.poll_frame(context),
+            SourceProjection::Local { body } => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1 { body } => body.is_end_stream(),
+            Self::Service { body } => body.is_end_stream(),
+            Self::Local { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1 { body } => body.size_hint(),
+            Self::Service { body } => body.size_hint(),
+            Self::Local { body } => body.size_hint(),
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A body that ends its request: when it is dropped, the request is no longer in flight and its
+    /// record is written.
+    pub(crate) struct Recorded {
+        #[pin]
+        source: Source,
+        record: Record,
+        in_flight: InFlight,
+    }
+}
+
+impl Recorded {
+    pub(crate) fn new(source: Source, record: Record, in_flight: InFlight) -> Self {
+        Self {
+            source,
+            record,
+            in_flight,
+        }
+    }
+}
+
+impl Body for Recorded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.project();
+        let frame = ready!(this.source.as_mut().poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                this.record.sent(length);
+                if this.source.is_end_stream() {
+                    this.record.complete();
+                }
+            }
+            Some(Err(error)) => this.record.broken(error.as_ref()),
+            None => this.record.complete(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
+    }
+}

@@ -1,0 +1,114 @@
+//! What can end a request here, and what each is called on the wire, in metrics and in logs.
+
+use http::StatusCode;
+use sidegate_policy::Denial;
+
+use crate::head::HeadProblem;
+use crate::upstream::UpstreamError;
+
+/// Why a request was answered here instead of by the upstream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    #[error("the request's head is refused")]
+    BadHead(#[from] HeadProblem),
+    #[error("the policy denies the request")]
+    Denied(Box<Denial>),
+    #[error("this worker has no policy to decide with")]
+    NoPolicy,
+    #[error("the upstream did not answer in time")]
+    RequestTimeout,
+    #[error("the upstream failed")]
+    Upstream(#[from] UpstreamError),
+}
+
+/// How an error is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Telling {
+    /// To the caller.
+    pub(crate) status: StatusCode,
+    /// To a gRPC caller, in trailers: <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>.
+    pub(crate) grpc_status: &'static str,
+    /// In metrics and in the access log.
+    pub(crate) label: &'static str,
+    /// The stable diagnostic code, where there is something to look up.
+    pub(crate) code: Option<&'static str>,
+}
+
+const PERMISSION_DENIED: &str = "7";
+const INTERNAL: &str = "13";
+const UNAVAILABLE: &str = "14";
+const DEADLINE_EXCEEDED: &str = "4";
+
+impl ProxyError {
+    pub(crate) fn telling(&self) -> Telling {
+        match self {
+            Self::BadHead(problem) => Telling {
+                status: problem.status(),
+                grpc_status: INTERNAL,
+                label: "bad_request",
+                code: Some("SG0310"),
+            },
+            Self::Denied(denial) => Telling {
+                status: denial.status,
+                grpc_status: PERMISSION_DENIED,
+                label: denial.reason.label(),
+                code: Some(denial.reason.code()),
+            },
+            Self::NoPolicy => Telling {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                grpc_status: UNAVAILABLE,
+                label: "no_policy",
+                code: Some("SG0311"),
+            },
+            Self::RequestTimeout => Telling {
+                status: StatusCode::GATEWAY_TIMEOUT,
+                grpc_status: DEADLINE_EXCEEDED,
+                label: "request_timeout",
+                code: Some("SG0312"),
+            },
+            Self::Upstream(UpstreamError::ConnectTimeout) => Telling {
+                status: StatusCode::BAD_GATEWAY,
+                grpc_status: UNAVAILABLE,
+                label: "connect_timeout",
+                code: Some("SG0320"),
+            },
+            Self::Upstream(UpstreamError::Connect(_)) => Telling {
+                status: StatusCode::BAD_GATEWAY,
+                grpc_status: UNAVAILABLE,
+                label: "connect_failed",
+                code: Some("SG0321"),
+            },
+            Self::Upstream(UpstreamError::Reset(_)) => Telling {
+                status: StatusCode::BAD_GATEWAY,
+                grpc_status: UNAVAILABLE,
+                label: "upstream_reset",
+                code: Some("SG0322"),
+            },
+            Self::Upstream(UpstreamError::Service(failure)) => Telling {
+                status: failure.status,
+                grpc_status: if failure.status == StatusCode::GATEWAY_TIMEOUT {
+                    DEADLINE_EXCEEDED
+                } else {
+                    UNAVAILABLE
+                },
+                label: failure.label,
+                code: Some(failure.code),
+            },
+        }
+    }
+
+    /// The error with all its causes, for the operator.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = match self {
+            Self::Denied(denial) => denial.reason.to_string(),
+            _ => self.to_string(),
+        };
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

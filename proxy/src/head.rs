@@ -1,0 +1,230 @@
+//! A request's head as it is decided on and forwarded: unambiguous, without what belonged to the
+//! connection that it came on, and with identity headers that only this proxy writes.
+
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, StatusCode, Uri};
+
+use crate::path::{self, PathProblem};
+
+/// Envoy's header that tells the upstream who called.
+pub(crate) const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// The id under which a request is found in logs.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that mean one connection only (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// A head that is not forwarded, whatever the policy would say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeadProblem {
+    #[error(transparent)]
+    Path(#[from] PathProblem),
+    #[error("CONNECT is not offered")]
+    Connect,
+    #[error("there is no Host")]
+    NoHost,
+    #[error("there is more than one Host")]
+    SeveralHosts,
+    #[error("the Host is not an authority")]
+    BadHost,
+    #[error("the Host differs from the request target's authority")]
+    OtherHost,
+}
+
+impl HeadProblem {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Path(_) | Self::NoHost | Self::SeveralHosts | Self::BadHost | Self::OtherHost => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+}
+
+/// Checks a head and makes it the one to decide on and to forward: origin-form target, one `Host`,
+/// nothing hop-by-hop, our own identity headers. Returns the authority.
+pub(crate) fn normalize(
+    head: &mut Parts,
+    client_certificate: &HeaderValue,
+    request_id: &HeaderValue,
+) -> Result<Authority, HeadProblem> {
+    if head.method == Method::CONNECT {
+        return Err(HeadProblem::Connect);
+    }
+    path::check(head.uri.path())?;
+    let authority = authority(head)?;
+    let target = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    let headers = &mut head.headers;
+    strip_hop_by_hop(headers);
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
+    headers.insert(HOST, host);
+    headers.insert(XFCC, client_certificate.clone());
+    headers.insert(REQUEST_ID, request_id.clone());
+    Ok(authority)
+}
+
+/// Removes what belonged to the connection, and what its `Connection` header names.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // Naming these would let a client remove what the proxy relies on.
+            .filter(|name| name != HOST && name != XFCC && name != REQUEST_ID)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The authority that the client means: the request target's, or else the one `Host`.
+fn authority(head: &Parts) -> Result<Authority, HeadProblem> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(HeadProblem::SeveralHosts),
+        (Some(host), None) => Some(parse_host(host)?),
+        (None, None) => None,
+    };
+    match (head.uri.authority(), host) {
+        (Some(target), Some(host)) if *target != host => Err(HeadProblem::OtherHost),
+        (Some(target), _) if target.as_str().contains('@') => Err(HeadProblem::BadHost),
+        (Some(target), _) => Ok(target.clone()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(HeadProblem::NoHost),
+    }
+}
+
+fn parse_host(value: &HeaderValue) -> Result<Authority, HeadProblem> {
+    let authority = Authority::try_from(value.as_bytes()).map_err(|_| HeadProblem::BadHost)?;
+    if authority.as_str().contains('@') {
+        return Err(HeadProblem::BadHost);
+    }
+    Ok(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn normalized(uri: &str, headers: &[(&str, &str)]) -> Result<Parts, HeadProblem> {
+        let mut head = head(uri, headers);
+        let xfcc = HeaderValue::from_static("URI=spiffe://one.test/a");
+        normalize(&mut head, &xfcc, &HeaderValue::from_static("id"))?;
+        Ok(head)
+    }
+
+    #[test]
+    fn a_client_cannot_write_the_headers_that_only_the_proxy_writes() {
+        let head = normalized(
+            "/",
+            &[
+                ("host", "a"),
+                ("x-forwarded-client-cert", "URI=spiffe://one.test/admin"),
+                ("X-Forwarded-Client-Cert", "URI=spiffe://one.test/root"),
+                ("x-request-id", "mine"),
+                ("connection", "x-forwarded-client-cert, x-request-id, host"),
+            ],
+        )
+        .unwrap();
+        let all = |name| head.headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all(XFCC), ["URI=spiffe://one.test/a"]);
+        assert_eq!(all(REQUEST_ID), ["id"]);
+        assert_eq!(all(HOST), ["a"]);
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_is_not_forwarded() {
+        let head = normalized(
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Private"),
+                ("x-private", "1"),
+                ("keep-alive", "timeout=5"),
+                ("te", "trailers"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "websocket"),
+                ("proxy-authorization", "Basic eA=="),
+                ("x-public", "2"),
+            ],
+        )
+        .unwrap();
+        let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "host",
+                "x-forwarded-client-cert",
+                "x-public",
+                "x-request-id"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_host_is_one_and_the_same_everywhere() {
+        for (uri, hosts, expected) in [
+            ("/", &["a:1"][..], Ok("a:1")),
+            ("https://a/x", &[], Ok("a")),
+            ("https://a/x", &["a"], Ok("a")),
+            ("https://a/x", &["b"], Err(HeadProblem::OtherHost)),
+            ("/", &[], Err(HeadProblem::NoHost)),
+            ("/", &["a", "a"], Err(HeadProblem::SeveralHosts)),
+            ("/", &["a b"], Err(HeadProblem::BadHost)),
+            ("/", &["user@a"], Err(HeadProblem::BadHost)),
+            ("https://user@a/", &[], Err(HeadProblem::BadHost)),
+            (
+                "/a/../b",
+                &["a"],
+                Err(HeadProblem::Path(PathProblem::DotSegment)),
+            ),
+        ] {
+            let headers: Vec<_> = hosts.iter().map(|&host| ("host", host)).collect();
+            let found = normalized(uri, &headers)
+                .map(|head| head.headers.get(HOST).unwrap().to_str().unwrap().to_owned());
+            assert_eq!(found, expected.map(ToOwned::to_owned), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_target_is_forwarded_in_origin_form_with_its_query() {
+        let head = normalized("https://a/x?y=%2F", &[]).unwrap();
+        assert_eq!(head.uri.to_string(), "/x?y=%2F");
+    }
+}

@@ -1,0 +1,165 @@
+//! A request's way: accept, identify, then for each request normalize, authorize, connect, stream.
+//!
+//! Each phase has one error exit. What ends a connection before its first request is logged and
+//! counted by [`identify`]; what ends a request is a [`ProxyError`], told to the caller, the
+//! metrics and the access log by [`answer`].
+
+mod answer;
+mod downstream;
+mod watch;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use sidegate_policy::{Permit, RequestFacts};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use crate::access_log::Record;
+use crate::body::{Recorded, Source};
+use crate::error::ProxyError;
+use crate::head;
+use crate::metrics::Verdict;
+use crate::worker::{Listener, Worker};
+use downstream::{Downstream, TlsStream};
+use sidegate_identity::tls::HandshakeProblem;
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn connection(
+    worker: Arc<Worker>,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    address: SocketAddr,
+) {
+    // accept → identify
+    let Some(stream) = identify(&listener, stream, address).await else {
+        return;
+    };
+    let downstream = match Downstream::new(&worker, &listener, &stream, address) {
+        Ok(downstream) => Arc::new(downstream),
+        Err(error) => {
+            info!(code = error.code(), downstream = %address, %error, "a peer is turned away");
+            return;
+        }
+    };
+    // → its requests
+    watch::serve(stream, downstream).await;
+}
+
+/// TLS handshake with a verified X.509-SVID, in time.
+async fn identify(
+    listener: &Listener,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<TlsStream> {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "a connection was gone before its handshake");
+        return None;
+    }
+    let handshake = listener.tls.acceptor().accept(stream);
+    match timeout(listener.timeouts.header_read, handshake).await {
+        Ok(Ok(stream)) => {
+            listener.metrics.handshake("success");
+            Some(stream)
+        }
+        Ok(Err(error)) => {
+            let problem = HandshakeProblem::of(&error);
+            listener.metrics.handshake(problem.label);
+            info!(
+                code = problem.code,
+                listener = %listener.name,
+                downstream = %address,
+                %error,
+                hint = problem.hint,
+                "a TLS handshake failed",
+            );
+            None
+        }
+        Err(_) => {
+            listener.metrics.handshake("timeout");
+            info!(
+                code = "SG0303",
+                listener = %listener.name,
+                downstream = %address,
+                "a TLS handshake took too long",
+            );
+            None
+        }
+    }
+}
+
+/// Answers one request, by the upstream or here.
+async fn request(
+    downstream: Arc<Downstream>,
+    request: Request<Incoming>,
+) -> Result<Response<Recorded>, Infallible> {
+    let in_flight = downstream.activity.begin();
+    let request_id = Uuid::new_v4().to_string();
+    let (head, body) = request.into_parts();
+    let mut record = downstream.record(&head, &request_id);
+    let is_grpc = answer::is_grpc(&head);
+    let outcome = forward(&downstream, head, body, &request_id, &mut record).await;
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(error) => answer::local(error, is_grpc, &mut record),
+    };
+    record.line.status = response.status().as_u16();
+    answer::finish(&mut response, &request_id, &downstream);
+    Ok(response.map(|source| Recorded::new(source, record, in_flight)))
+}
+
+/// normalize → authorize → connect → stream
+async fn forward(
+    downstream: &Downstream,
+    mut head: Parts,
+    body: Incoming,
+    request_id: &str,
+    record: &mut Record,
+) -> Result<Response<Source>, ProxyError> {
+    // A UUID is a header value.
+    let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
+    let authority = head::normalize(&mut head, &downstream.client_certificate, &id)?;
+    record.line.authority = authority.to_string();
+
+    let facts = RequestFacts {
+        head,
+        scheme: "https".to_owned(),
+        host: authority.to_string(),
+        request_id: request_id.to_owned(),
+        time: downstream.worker.clock.now(),
+        declared_body_bytes: body.size_hint().exact(),
+    };
+    let permit = authorize(downstream, facts, record)?;
+
+    let sending = downstream.upstream().send(permit, body);
+    match timeout(downstream.listener.timeouts.request, sending).await {
+        Ok(response) => Ok(response?),
+        Err(_) => Err(ProxyError::RequestTimeout),
+    }
+}
+
+/// Asks the policy. What comes back is the only thing that can be forwarded.
+fn authorize(
+    downstream: &Downstream,
+    facts: RequestFacts,
+    record: &mut Record,
+) -> Result<Permit, ProxyError> {
+    let decided =
+        crate::worker::with_evaluator(|evaluator| evaluator.decide(&downstream.facts, facts))
+            .ok_or(ProxyError::NoPolicy)?;
+    let (verdict, decision_id, generation) = match &decided {
+        Ok(permit) => (Verdict::allow, permit.decision_id(), permit.generation()),
+        Err(denial) => (Verdict::deny, denial.decision_id, denial.generation),
+    };
+    record.line.verdict = verdict;
+    record.line.decision_id = Some(decision_id.to_string());
+    record.line.policy_generation = Some(generation);
+    decided.map_err(ProxyError::Denied)
+}

@@ -1,0 +1,57 @@
+//! Answers that this proxy gives itself, and what it adds to every answer.
+
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+
+use super::downstream::Downstream;
+use crate::access_log::Record;
+use crate::body::Source;
+use crate::error::ProxyError;
+use crate::head::REQUEST_ID;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+pub(super) fn is_grpc(head: &Parts) -> bool {
+    head.headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Tells an error: the caller its status and what the policy gives, the operator the rest.
+///
+/// A gRPC caller gets status 200 and the gRPC code, as a response of trailers only.
+pub(super) fn local(error: ProxyError, is_grpc: bool, record: &mut Record) -> Response<Source> {
+    let telling = error.telling();
+    record.line.error = Some(telling.label);
+    record.line.code = telling.code;
+    record.line.detail = Some(error.chain());
+    let mut response = Response::new(Source::local(""));
+    if let ProxyError::Denied(denial) = error {
+        *response.headers_mut() = denial.headers;
+        if !is_grpc {
+            *response.body_mut() = Source::local(denial.body);
+        }
+    }
+    if is_grpc {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from_static(telling.grpc_status));
+        *response.status_mut() = StatusCode::OK;
+    } else {
+        *response.status_mut() = telling.status;
+    }
+    response
+}
+
+/// Adds the request id, and on a connection that is to end, says so.
+pub(super) fn finish(response: &mut Response<Source>, request_id: &str, downstream: &Downstream) {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    *response.version_mut() = Version::HTTP_11;
+    if downstream.is_closing() {
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}

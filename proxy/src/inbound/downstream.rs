@@ -1,0 +1,164 @@
+//! A connection whose peer is known: what all of its requests share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+use http::request::Parts;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::CertificateDer;
+use sidegate_identity::encoding::certificates_pem;
+use sidegate_identity::tls::{PeerError, PeerIdentity, ServerTls};
+use sidegate_policy::{ConnectionFacts, ConnectionParameters};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{Line, Record, timestamp};
+use crate::activity::Activity;
+use crate::connections::{LiveConnection, Registered};
+use crate::metrics::{OpenConnection, Verdict};
+use crate::upstream::Upstream;
+use crate::worker::{Listener, Worker};
+
+pub(super) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// What Envoy's own URL encoding of a certificate leaves as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A downstream connection.
+pub(super) struct Downstream {
+    pub(super) worker: Arc<Worker>,
+    pub(super) listener: Arc<Listener>,
+    pub(super) peer: PeerIdentity,
+    /// What the policy may know of the connection.
+    pub(super) facts: ConnectionFacts,
+    /// The connection's `x-forwarded-client-cert`.
+    pub(super) client_certificate: HeaderValue,
+    pub(super) activity: Arc<Activity>,
+    /// Cancelled when the connection must be cut.
+    pub(super) cancel: CancellationToken,
+    pub(super) is_http2: bool,
+    address: Arc<str>,
+    peer_id: Arc<str>,
+    closing: AtomicBool,
+    _registered: Registered,
+    _open: OpenConnection,
+}
+
+impl Downstream {
+    pub(super) fn new(
+        worker: &Arc<Worker>,
+        listener: &Arc<Listener>,
+        stream: &TlsStream,
+        address: SocketAddr,
+    ) -> Result<Self, PeerError> {
+        let (tcp, tls) = stream.get_ref();
+        let peer = ServerTls::peer(tls)?;
+        let leaf = tls.peer_certificates().and_then(<[_]>::first);
+        let leaf = leaf.ok_or(PeerError::Unparsable)?;
+        let peer_id = peer.spiffe_id.to_string();
+        let own_id = listener.tls.spiffe_id().to_string();
+        let facts = ConnectionFacts::new(&ConnectionParameters {
+            downstream_address: address,
+            local_address: tcp.local_addr().unwrap_or(listener.address),
+            source_principal: Some(peer_id.clone()),
+            source_certificate: Some(url_encoded(leaf)),
+            destination_principal: Some(own_id.clone()),
+            server_name: tls.server_name().map(ToOwned::to_owned),
+            listener: listener.name.to_string(),
+        });
+        let cancel = CancellationToken::new();
+        let registered = worker.connections.register(LiveConnection {
+            listener: Arc::clone(&listener.name),
+            downstream: address,
+            peer: peer.spiffe_id.clone(),
+            expires_at: peer.validity.not_after,
+            policy_generation: worker.policy_generation,
+            identity_generation: worker.identities.borrow().generation,
+            cancel: cancel.clone(),
+        });
+        Ok(Self {
+            worker: Arc::clone(worker),
+            listener: Arc::clone(listener),
+            client_certificate: forwarded_client_certificate(&own_id, leaf, &peer_id)?,
+            facts,
+            activity: Activity::new(),
+            cancel,
+            is_http2: tls.alpn_protocol() == Some(b"h2"),
+            address: address.to_string().into(),
+            peer_id: peer_id.into(),
+            peer,
+            closing: AtomicBool::new(false),
+            _registered: registered,
+            _open: listener.metrics.opened(),
+        })
+    }
+
+    /// The listener's upstream, with this worker's connections.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.listener.upstream
+    }
+
+    /// From now on each HTTP/1 response ends the connection.
+    pub(super) fn close_after_response(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed) && !self.is_http2
+    }
+
+    /// Begins the record of a request.
+    pub(super) fn record(&self, head: &Parts, request_id: &str) -> Record {
+        Record {
+            line: Line {
+                time: timestamp(self.worker.clock.now()),
+                request_id: request_id.to_owned(),
+                listener: Arc::clone(&self.listener.name),
+                downstream: Arc::clone(&self.address),
+                peer: Arc::clone(&self.peer_id),
+                protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },
+                method: head.method.to_string(),
+                authority: String::new(),
+                path: head.uri.path().to_owned(),
+                verdict: Verdict::none,
+                decision_id: None,
+                policy_generation: None,
+                status: 0,
+                response_bytes: 0,
+                duration_ms: 0.0,
+                error: None,
+                code: None,
+                detail: None,
+                complete: false,
+            },
+            log: self.worker.access_log.clone(),
+            metrics: Arc::clone(&self.listener.metrics),
+            started: Instant::now(),
+        }
+    }
+}
+
+/// One element of `x-forwarded-client-cert`, as Envoy writes it. SPIFFE IDs have no character that
+/// would need quoting.
+fn forwarded_client_certificate(
+    own_id: &str,
+    leaf: &CertificateDer<'_>,
+    peer_id: &str,
+) -> Result<HeaderValue, PeerError> {
+    let hash = sidegate_identity::hex(digest(&SHA256, leaf).as_ref());
+    HeaderValue::from_str(&format!("By={own_id};Hash={hash};URI={peer_id}"))
+        .map_err(|_| PeerError::Unparsable)
+}
+
+fn url_encoded(certificate: &CertificateDer<'_>) -> String {
+    let pem = certificates_pem([certificate]);
+    utf8_percent_encode(&pem, UNRESERVED).to_string()
+}

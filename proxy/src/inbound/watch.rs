@@ -1,0 +1,210 @@
+//! Serves HTTP on a connection for as long as it may live.
+//!
+//! ```text
+//!            ┌── the last tenth of the peer's SVID ──┐  ┌── its end
+//!  serving ──┤   drain                               ├──┤   idle, or a head that does not end
+//!            └── HTTP/2: GOAWAY; HTTP/1: `close` ────┘  └── cut by the connection table ──▶ cut
+//! ```
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFuture;
+use tracing::debug;
+
+use super::downstream::{Downstream, TlsStream};
+use crate::activity::Watched;
+
+const MAX_STREAMS: u32 = 256;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+
+/// How long an idle connection has to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Serves the connection's requests until it ends or must end.
+pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>) {
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&downstream.activity)));
+    let service = {
+        let downstream = Arc::clone(&downstream);
+        service_fn(move |request| super::request(Arc::clone(&downstream), request))
+    };
+    if downstream.is_http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .serve_connection(io, service);
+        let shutdown =
+            |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+        live(connection, shutdown, downstream).await;
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Heads are timed here: this timer would also end connections that are merely kept.
+            .header_read_timeout(None)
+            .serve_connection(io, service);
+        let shutdown =
+            |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
+        live(connection, shutdown, downstream).await;
+    }
+}
+
+/// Drives a connection until it ends by itself or its time is over.
+async fn live<C>(connection: C, shutdown: impl Fn(Pin<&mut C>), downstream: Arc<Downstream>)
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let mut connection = pin!(connection);
+    let mut cancelled = pin!(downstream.cancel.cancelled());
+    let mut drained = pin!(downstream.worker.drain.cancelled());
+    let mut deadlines = Deadlines::new(&downstream);
+    let mut timer = pin!(sleep_until(deadlines.next(&downstream)));
+    poll_fn(|context| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            if let Err(error) = ended {
+                debug!(downstream = ?downstream.peer.spiffe_id, %error, "a connection broke");
+            }
+            return Poll::Ready(());
+        }
+        if cancelled.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if !deadlines.draining && is_drained(drained.as_mut(), context) {
+            deadlines.draining = true;
+            shutdown(connection.as_mut());
+            context.waker().wake_by_ref();
+        }
+        loop {
+            match deadlines.due(&downstream, timer.as_mut(), context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Due::Cut) => return Poll::Ready(()),
+                Poll::Ready(Due::Close) => {
+                    downstream.close_after_response();
+                    if downstream.is_http2 {
+                        shutdown(connection.as_mut());
+                        context.waker().wake_by_ref();
+                    }
+                }
+                Poll::Ready(Due::Goodbye) => {
+                    shutdown(connection.as_mut());
+                    context.waker().wake_by_ref();
+                }
+            }
+        }
+    })
+    .await;
+}
+
+fn is_drained(drained: Pin<&mut WaitForCancellationFuture<'_>>, context: &mut Context<'_>) -> bool {
+    drained.poll(context).is_ready()
+}
+
+/// What a deadline asks for.
+enum Due {
+    /// Take no more requests, in whichever way the protocol has.
+    Close,
+    /// Nothing moves any more: end it in good order.
+    Goodbye,
+    /// End it now.
+    Cut,
+}
+
+struct Deadlines {
+    /// The last tenth of the peer's SVID begins; `None` once it has.
+    expiring: Option<Instant>,
+    expired: Instant,
+    /// When an idle connection that was asked to end is cut.
+    goodbye: Option<Instant>,
+    draining: bool,
+}
+
+impl Deadlines {
+    fn new(downstream: &Downstream) -> Self {
+        let now = (Instant::now(), downstream.worker.clock.now());
+        let validity = downstream.peer.validity;
+        Self {
+            expiring: Some(instant(validity.tenth(9), now)),
+            expired: instant(validity.not_after, now),
+            goodbye: None,
+            draining: false,
+        }
+    }
+
+    fn next(&self, downstream: &Downstream) -> Instant {
+        let timeouts = &downstream.listener.timeouts;
+        let idle = match self.goodbye {
+            Some(goodbye) => goodbye,
+            None => downstream.activity.idle_deadline(timeouts.idle),
+        };
+        let head = if downstream.is_http2 {
+            None
+        } else {
+            downstream.activity.head_deadline(timeouts.header_read)
+        };
+        [self.expiring, head]
+            .into_iter()
+            .flatten()
+            .chain([self.expired, idle])
+            .min()
+            .unwrap_or(self.expired)
+    }
+
+    /// Waits for the next deadline. The timer is only ever set back to an earlier one at once: a
+    /// deadline that has moved on is found out when the timer fires.
+    fn due(
+        &mut self,
+        downstream: &Downstream,
+        mut timer: Pin<&mut Sleep>,
+        context: &mut Context<'_>,
+    ) -> Poll<Due> {
+        loop {
+            let next = self.next(downstream);
+            if next < timer.deadline() {
+                timer.as_mut().reset(next);
+            }
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if self.expired <= now {
+                return Poll::Ready(Due::Cut);
+            }
+            if self.expiring.is_some_and(|expiring| expiring <= now) {
+                self.expiring = None;
+                return Poll::Ready(Due::Close);
+            }
+            let timeouts = &downstream.listener.timeouts;
+            let head = downstream.activity.head_deadline(timeouts.header_read);
+            if !downstream.is_http2 && head.is_some_and(|head| head <= now) {
+                debug!(code = "SG0304", "a request's head took too long");
+                return Poll::Ready(Due::Cut);
+            }
+            match self.goodbye {
+                Some(goodbye) if goodbye <= now => return Poll::Ready(Due::Cut),
+                Some(_) => {}
+                None if downstream.activity.idle_deadline(timeouts.idle) <= now => {
+                    if !downstream.activity.is_idle() {
+                        debug!(code = "SG0305", "nothing moves in a request any more");
+                        return Poll::Ready(Due::Cut);
+                    }
+                    self.goodbye = Some(now + GOODBYE);
+                    return Poll::Ready(Due::Goodbye);
+                }
+                None => {}
+            }
+            timer.as_mut().reset(self.next(downstream));
+        }
+    }
+}
+
+/// A time of day as one of the runtime's clock.
+fn instant(time: SystemTime, now: (Instant, SystemTime)) -> Instant {
+    now.0 + time.duration_since(now.1).unwrap_or(Duration::ZERO)
+}

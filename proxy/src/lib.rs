@@ -1,0 +1,25 @@
+//! The data plane: accept, identify, authorize, connect, stream.
+//!
+//! [`inbound`] tells a request's way from the socket to the upstream and back. A [`Proxy`] runs it
+//! on worker threads, each with a runtime, listening sockets, an evaluator and connection pools of
+//! its own.
+#![warn(missing_docs)]
+
+pub mod access_log;
+mod activity;
+mod body;
+mod connections;
+mod error;
+mod head;
+mod inbound;
+mod listener;
+mod metrics;
+mod path;
+mod server;
+pub mod upstream;
+mod worker;
+
+pub use body::{BoxBody, BoxError};
+pub use listener::{BindError, BoundListener, ListenerConfig, Timeouts};
+pub use metrics::ProxyMetrics;
+pub use server::{Proxy, ProxyConfig, StartError};

@@ -1,0 +1,147 @@
+//! Listeners: where downstreams connect, as what, and what stands behind.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use sidegate_identity::tls::ServerTls;
+use socket2::{Domain, Socket, Type};
+
+use crate::upstream::Upstream;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// What a listener is to do.
+pub struct ListenerConfig {
+    /// Its name, for logs, metrics and policy.
+    pub name: String,
+    /// The sockets, bound already.
+    pub bound: BoundListener,
+    /// The identity that it shows, and how it verifies peers.
+    pub tls: ServerTls,
+    /// Where permitted requests go.
+    pub upstream: Upstream,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long each phase may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// The TLS handshake, and an HTTP/1 request head from its first byte to its last.
+    pub header_read: Duration,
+    /// A connection on which nothing moves in either direction.
+    pub idle: Duration,
+    /// From a request's head to its response's head.
+    pub request: Duration,
+    /// Connecting to the upstream.
+    pub connect: Duration,
+}
+
+/// One listening socket a worker, all on the same port.
+#[derive(Debug)]
+pub struct BoundListener {
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error("{address} is already in use")]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The kernel refuses.
+    #[error("cannot listen on {address}")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            request: Duration::from_secs(30),
+            connect: Duration::from_secs(2),
+        }
+    }
+}
+
+impl BoundListener {
+    /// Binds one socket a worker; the kernel spreads connections over them. Port 0 is replaced by
+    /// a free one.
+    ///
+    /// # Errors
+    /// When the address is taken or refused.
+    pub fn bind(address: SocketAddr, workers: NonZeroUsize) -> Result<Self, BindError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken { address },
+            _ => BindError::Refused { address, source },
+        };
+        // Sockets with SO_REUSEPORT would quietly share the port with another instance of the same
+        // user: one without it finds out.
+        let probe = socket(address, false).map_err(failed)?;
+        let address = probe.local_addr().map_err(failed)?;
+        drop(probe);
+        let sockets = (0..workers.get())
+            .map(|_| socket(address, true))
+            .collect::<io::Result<_>>()
+            .map_err(failed)?;
+        Ok(Self { address, sockets })
+    }
+
+    /// The address, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn into_sockets(self) -> Vec<TcpListener> {
+        self.sockets
+    }
+}
+
+impl BindError {
+    /// The stable diagnostic code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => "SG0301",
+            Self::Refused { .. } => "SG0302",
+        }
+    }
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_found_even_if_its_owner_would_share_it() {
+        let two = NonZeroUsize::new(2).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let first = BoundListener::bind(any, two).unwrap();
+        assert_ne!(first.address().port(), 0);
+        let second = BoundListener::bind(first.address(), two);
+        assert_eq!(second.unwrap_err().code(), "SG0301");
+    }
+}

@@ -1,0 +1,162 @@
+//! What the data plane counts. Labels are bounded: never a path, never a peer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+
+/// Counters of every listener. Cloning shares them.
+#[derive(Debug, Clone)]
+pub struct ProxyMetrics {
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<ListenerLabel, Histogram, fn() -> Histogram>,
+    open: Family<ListenerLabel, Gauge>,
+    handshakes: Family<HandshakeLabels, Counter>,
+    dropped_lines: Counter,
+}
+
+/// One listener's share of them.
+#[derive(Debug)]
+pub(crate) struct ListenerMetrics {
+    listener: String,
+    requests: Family<RequestLabels, Counter>,
+    duration: Histogram,
+    open: Gauge,
+    handshakes: Family<HandshakeLabels, Counter>,
+    dropped_lines: Counter,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(non_camel_case_types, reason = "the names are the labels' values")]
+pub(crate) enum Verdict {
+    /// The policy allowed it.
+    allow,
+    /// The policy denied it.
+    deny,
+    /// It never came to a decision.
+    none,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    listener: String,
+    verdict: Verdict,
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    listener: String,
+    result: &'static str,
+}
+
+/// Counts an open connection until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Gauge);
+
+impl ProxyMetrics {
+    /// Makes and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(request_duration),
+            open: Family::default(),
+            handshakes: Family::default(),
+            dropped_lines: Counter::default(),
+        };
+        registry.register(
+            "requests",
+            "Requests by verdict and status",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "From a request's head to the end of its response",
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "connections_open",
+            "Downstream connections after their handshake",
+            metrics.open.clone(),
+        );
+        registry.register(
+            "tls_handshakes",
+            "TLS handshakes by result",
+            metrics.handshakes.clone(),
+        );
+        registry.register(
+            "access_log_dropped",
+            "Access-log lines that could not be taken",
+            metrics.dropped_lines.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn of(&self, listener: &str) -> Arc<ListenerMetrics> {
+        let label = ListenerLabel {
+            listener: listener.to_owned(),
+        };
+        Arc::new(ListenerMetrics {
+            listener: listener.to_owned(),
+            requests: self.requests.clone(),
+            duration: self.duration.get_or_create(&label).clone(),
+            open: self.open.get_or_create(&label).clone(),
+            handshakes: self.handshakes.clone(),
+            dropped_lines: self.dropped_lines.clone(),
+        })
+    }
+}
+
+impl ListenerMetrics {
+    pub(crate) fn handshake(&self, result: &'static str) {
+        let labels = HandshakeLabels {
+            listener: self.listener.clone(),
+            result,
+        };
+        self.handshakes.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn opened(&self) -> OpenConnection {
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    pub(crate) fn finished(&self, verdict: Verdict, code: u16, duration: Duration) {
+        let labels = RequestLabels {
+            listener: self.listener.clone(),
+            verdict,
+            code,
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn line_dropped(&self) {
+        self.dropped_lines.inc();
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn request_duration() -> Histogram {
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    ])
+}

@@ -1,0 +1,130 @@
+//! The proxy as a whole: its workers, from start to drain.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sidegate_identity::clock::Clock;
+use sidegate_identity::svid::Identities;
+use sidegate_policy::{Evaluator, PolicyError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::AccessLog;
+use crate::connections::Connections;
+use crate::listener::ListenerConfig;
+use crate::metrics::ProxyMetrics;
+use crate::worker::{self, Listener, Worker};
+
+/// What the proxy runs with.
+pub struct ProxyConfig {
+    /// What to listen on, with one socket for each worker.
+    pub listeners: Vec<ListenerConfig>,
+    /// One evaluator for each worker; their number is the number of workers.
+    pub evaluators: Vec<Evaluator>,
+    /// The identities that connections are made under.
+    pub identities: watch::Receiver<Arc<Identities>>,
+    /// Where requests are recorded.
+    pub access_log: AccessLog,
+    /// What is counted.
+    pub metrics: ProxyMetrics,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// How long requests may go on once the drain has begun.
+    pub drain_timeout: Duration,
+}
+
+/// Running workers.
+pub struct Proxy {
+    drain: CancellationToken,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A policy without evaluators.
+    #[error("an evaluator cannot be built")]
+    Evaluator(#[from] PolicyError),
+    /// There can be no more threads.
+    #[error("a worker thread cannot be started")]
+    Thread(#[source] io::Error),
+}
+
+impl StartError {
+    /// The stable diagnostic code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Evaluator(error) => error.code(),
+            Self::Thread(_) => "SG0308",
+        }
+    }
+}
+
+impl Proxy {
+    /// Starts the workers. Connections are accepted from now on.
+    ///
+    /// # Errors
+    /// When a thread cannot be started; those that were are drained.
+    pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
+        let drain = CancellationToken::new();
+        let started = Self {
+            drain: drain.clone(),
+            workers: Vec::new(),
+        };
+        let mut shares: Vec<Vec<_>> = config.evaluators.iter().map(|_| Vec::new()).collect();
+        for listener in config.listeners {
+            let metrics = config.metrics.of(&listener.name);
+            let address = listener.bound.address();
+            let name: Arc<str> = listener.name.into();
+            for (share, socket) in shares.iter_mut().zip(listener.bound.into_sockets()) {
+                let listener = Listener {
+                    name: Arc::clone(&name),
+                    address,
+                    tls: listener.tls.clone(),
+                    upstream: listener.upstream.for_worker(),
+                    timeouts: listener.timeouts,
+                    metrics: Arc::clone(&metrics),
+                };
+                share.push((Arc::new(listener), socket));
+            }
+        }
+        let workers = config.evaluators.into_iter().zip(shares).enumerate();
+        workers
+            .into_iter()
+            .try_fold(started, |mut started, (index, (evaluator, listeners))| {
+                let worker = Arc::new(Worker {
+                    connections: Arc::new(Connections::default()),
+                    access_log: config.access_log.clone(),
+                    clock: Arc::clone(&config.clock),
+                    identities: config.identities.clone(),
+                    policy_generation: evaluator.generation(),
+                    drain: drain.clone(),
+                    drain_timeout: config.drain_timeout,
+                });
+                let thread = std::thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .spawn(move || worker::run(worker, evaluator, listeners))
+                    .map_err(|error| {
+                        drain.cancel();
+                        StartError::Thread(error)
+                    })?;
+                started.workers.push(thread);
+                Ok(started)
+            })
+    }
+
+    /// Takes no more connections, and waits until the requests that are under way have ended or the
+    /// drain timeout has cut them. Blocks.
+    pub fn drain(self) {
+        self.drain.cancel();
+        for worker in self.workers {
+            match worker.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(code = "SG0308", %error, "a worker failed"),
+                Err(_) => tracing::error!(code = "SG0308", "a worker panicked"),
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Where permitted requests go.
+
+pub mod http1;
+
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use sidegate_policy::Permit;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use crate::body::{BoxBody, Source};
+use crate::head::strip_hop_by_hop;
+use http1::Http1Upstream;
+
+/// A request handler in this process, such as a component.
+pub type UpstreamService =
+    BoxCloneSyncService<Request<Incoming>, Response<BoxBody>, ServiceFailure>;
+
+/// Where a listener's permitted requests go. Each worker has a clone with connections of its own.
+#[derive(Debug, Clone)]
+pub enum Upstream {
+    /// A handler in this process.
+    Service(UpstreamService),
+    /// An HTTP/1.1 server, over plaintext.
+    Http1(Http1Upstream),
+}
+
+/// Why a handler in this process gave no response.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceFailure {
+    /// What the caller may know.
+    pub status: StatusCode,
+    /// The label in metrics and access log.
+    pub label: &'static str,
+    /// The stable diagnostic code.
+    pub code: &'static str,
+    /// What the operator needs.
+    pub message: String,
+}
+
+/// Why an upstream gave no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("the upstream did not accept a connection in time")]
+    ConnectTimeout,
+    #[error("the upstream cannot be connected to")]
+    Connect(#[source] std::io::Error),
+    #[error("the upstream broke off")]
+    Reset(#[source] hyper::Error),
+    #[error(transparent)]
+    Service(#[from] ServiceFailure),
+}
+
+impl Upstream {
+    /// An upstream for another worker, which shares no connections with this one.
+    pub(crate) fn for_worker(&self) -> Self {
+        match self {
+            Self::Service(service) => Self::Service(service.clone()),
+            Self::Http1(upstream) => Self::Http1(upstream.for_worker()),
+        }
+    }
+
+    /// Forwards what the policy permitted, and nothing else can be: this uses the permit up.
+    pub(crate) async fn send(
+        &self,
+        permit: Permit,
+        body: Incoming,
+    ) -> Result<Response<Source>, UpstreamError> {
+        let forwardable = permit.into_forwardable();
+        let request = Request::from_parts(forwardable.head, body);
+        let mut response = match self {
+            Self::Service(service) => {
+                let request = with_absolute_target(request);
+                let response = service.clone().oneshot(request).await?;
+                response.map(|body| Source::Service { body })
+            }
+            Self::Http1(upstream) => {
+                let response = upstream.send(request).await?;
+                response.map(|body| Source::Http1 { body })
+            }
+        };
+        strip_hop_by_hop(response.headers_mut());
+        let headers = response.headers_mut();
+        for name in forwardable.response_headers_to_add.keys() {
+            headers.remove(name);
+        }
+        headers.extend(forwardable.response_headers_to_add);
+        Ok(response)
+    }
+}
+
+/// A handler in this process sees the target as the client meant it: over TLS, at the authority.
+fn with_absolute_target(mut request: Request<Incoming>) -> Request<Incoming> {
+    let authority = request.headers().get(HOST);
+    let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut target = request.uri().clone().into_parts();
+    target.scheme = Some(Scheme::HTTPS);
+    target.authority = authority;
+    if let Ok(target) = Uri::from_parts(target) {
+        *request.uri_mut() = target;
+    }
+    request
+}

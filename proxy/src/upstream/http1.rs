@@ -1,0 +1,186 @@
+//! An HTTP/1.1 upstream with a pool of kept-alive connections.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::UpstreamError;
+
+/// Idle connections that are kept, for each worker.
+const MAX_IDLE: usize = 256;
+
+type Sender = SendRequest<Incoming>;
+
+/// One server, spoken to over plaintext HTTP/1.1.
+#[derive(Clone)]
+pub struct Http1Upstream {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    authority: Authority,
+    connect_timeout: Duration,
+    idle: Mutex<Vec<Sender>>,
+}
+
+/// A response's body; once it has been read to its end, its connection goes back to the pool.
+pub(crate) struct PooledBody {
+    body: Incoming,
+    connection: Option<(Sender, Arc<Pool>)>,
+}
+
+impl Http1Upstream {
+    /// An upstream at `host:port`. Nothing is connected yet.
+    pub fn new(authority: Authority, connect_timeout: Duration) -> Self {
+        let idle = Mutex::default();
+        Self {
+            pool: Arc::new(Pool {
+                authority,
+                connect_timeout,
+                idle,
+            }),
+        }
+    }
+
+    pub(crate) fn for_worker(&self) -> Self {
+        Self::new(self.pool.authority.clone(), self.pool.connect_timeout)
+    }
+
+    /// Sends a request on an idle connection, or on a new one. A request that a dying idle
+    /// connection did not take goes on to the next.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<PooledBody>, UpstreamError> {
+        *request.version_mut() = Version::HTTP_11;
+        loop {
+            let (mut sender, reused) = match self.pool.take() {
+                Some(sender) => (sender, true),
+                None => (self.pool.connect().await?, false),
+            };
+            if let Err(error) = sender.ready().await {
+                if reused {
+                    continue;
+                }
+                return Err(UpstreamError::Reset(error));
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let connection = Some((sender, Arc::clone(&self.pool)));
+                    return Ok(response.map(|body| PooledBody { body, connection }));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    _ => return Err(UpstreamError::Reset(error.into_error())),
+                },
+            }
+        }
+    }
+}
+
+impl Pool {
+    fn take(&self) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let sender = idle.pop()?;
+            if !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn give_back(&self, sender: Sender) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sender.is_closed() && idle.len() < MAX_IDLE {
+            idle.push(sender);
+        }
+    }
+
+    async fn connect(&self) -> Result<Sender, UpstreamError> {
+        let connecting = tokio::time::timeout(self.connect_timeout, self.dial());
+        let stream = match connecting.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(UpstreamError::Connect(error)),
+            Err(_) => return Err(UpstreamError::ConnectTimeout),
+        };
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(UpstreamError::Reset)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let host = self.authority.host();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = self.authority.port_u16().unwrap_or(80);
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl PooledBody {
+    fn give_back(&mut self) {
+        if let Some((sender, pool)) = self.connection.take() {
+            pool.give_back(sender);
+        }
+    }
+}
+
+impl Body for PooledBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.connection = None,
+            None => self.give_back(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for PooledBody {
+    /// A body without content, or whose length was known, may never be asked for its end.
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.give_back();
+        }
+    }
+}
+
+impl fmt::Debug for Http1Upstream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Http1Upstream({})", self.pool.authority)
+    }
+}

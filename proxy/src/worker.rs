@@ -1,0 +1,115 @@
+//! A worker: one thread with a runtime, listening sockets, an evaluator and pools of its own.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidegate_identity::clock::Clock;
+use sidegate_identity::svid::Identities;
+use sidegate_identity::tls::ServerTls;
+use sidegate_policy::Evaluator;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::access_log::AccessLog;
+use crate::connections::Connections;
+use crate::inbound;
+use crate::listener::Timeouts;
+use crate::metrics::ListenerMetrics;
+use crate::upstream::Upstream;
+
+thread_local! {
+    /// The worker's own evaluator. Requests ask it synchronously, so that their futures stay `Send`.
+    static EVALUATOR: RefCell<Option<Evaluator>> = const { RefCell::new(None) };
+}
+
+/// What a worker's connections share.
+pub(crate) struct Worker {
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) access_log: AccessLog,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) identities: watch::Receiver<Arc<Identities>>,
+    pub(crate) policy_generation: u64,
+    /// Cancelled when no new requests are to be taken.
+    pub(crate) drain: CancellationToken,
+    pub(crate) drain_timeout: Duration,
+}
+
+/// A listener, as one worker serves it.
+pub(crate) struct Listener {
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: ServerTls,
+    pub(crate) upstream: Upstream,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) metrics: Arc<ListenerMetrics>,
+}
+
+/// Asks this thread's evaluator; `None` on a thread that has none.
+pub(crate) fn with_evaluator<T>(ask: impl FnOnce(&mut Evaluator) -> T) -> Option<T> {
+    EVALUATOR.with_borrow_mut(|evaluator| evaluator.as_mut().map(ask))
+}
+
+/// Serves until drained. Runs on a thread of its own.
+pub(crate) fn run(
+    worker: Arc<Worker>,
+    evaluator: Evaluator,
+    listeners: Vec<(Arc<Listener>, TcpListener)>,
+) -> io::Result<()> {
+    EVALUATOR.set(Some(evaluator));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let connections = TaskTracker::new();
+        let accepting = TaskTracker::new();
+        for (listener, socket) in listeners {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            let worker = Arc::clone(&worker);
+            accepting.spawn(accept(worker, listener, socket, connections.clone()));
+        }
+        accepting.close();
+        accepting.wait().await;
+        connections.close();
+        let all_ended = tokio::time::timeout(worker.drain_timeout, connections.wait());
+        if all_ended.await.is_err() {
+            let cut = worker.connections.cut(|_| true);
+            warn!(
+                code = "SG0306",
+                cut, "connections outlived the drain timeout and are cut"
+            );
+            connections.wait().await;
+        }
+        Ok(())
+    })
+}
+
+/// Accepts until drained.
+async fn accept(
+    worker: Arc<Worker>,
+    listener: Arc<Listener>,
+    socket: tokio::net::TcpListener,
+    connections: TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = worker.drain.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let (worker, listener) = (Arc::clone(&worker), Arc::clone(&listener));
+                connections.spawn(inbound::connection(worker, listener, stream, address));
+            }
+            Err(error) => {
+                // Out of descriptors, most often: others must end first.
+                info!(code = "SG0307", listener = %listener.name, %error, "a connection is not accepted");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}

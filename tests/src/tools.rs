@@ -1,0 +1,109 @@
+//! Where programs and files are.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A real peer that `cargo xtask test` installs, or that the machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// Envoy 1.40.
+    Envoy,
+    /// curl.
+    Curl,
+    /// openssl.
+    Openssl,
+    /// setpriv, of util-linux.
+    Setpriv,
+}
+
+impl Tool {
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Envoy => "SIDEGATE_TEST_ENVOY",
+            Self::Curl => "SIDEGATE_TEST_CURL",
+            Self::Openssl => "SIDEGATE_TEST_OPENSSL",
+            Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Envoy => "envoy",
+            Self::Curl => "curl",
+            Self::Openssl => "openssl",
+            Self::Setpriv => "setpriv",
+        }
+    }
+}
+
+/// The folder of the project.
+pub fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+/// The binary under test.
+///
+/// # Panics
+/// When it has not been built.
+pub fn sidegate() -> PathBuf {
+    let path = variable("SIDEGATE_TEST_BINARY")
+        .map_or_else(|| root().join("target/release/sidegate"), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is not built: cargo xtask test",
+        path.display()
+    );
+    path
+}
+
+/// A component of `guests/components`, such as `probe`.
+pub fn guest(name: &str) -> PathBuf {
+    root()
+        .join("guests/components")
+        .join(name)
+        .with_extension("wasm")
+}
+
+/// A program, or `None` where this machine cannot have it: the test then says so by [`skip`].
+pub fn tool(tool: Tool) -> Option<PathBuf> {
+    if let Some(path) = variable(tool.variable()) {
+        // Empty: `cargo xtask test` looked for it in vain.
+        return (!path.is_empty()).then(|| PathBuf::from(path));
+    }
+    let installed = root().join("target/tools/bin").join(tool.program());
+    let path = variable("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(tool.program()))
+        .chain([installed])
+        .find(|path| path.exists())
+}
+
+/// Says loudly that a test did not run, and why.
+pub fn skip(test: &str, tool: Tool) {
+    let line = format!("{test}: {} is missing\n", tool.program());
+    eprint_line(&line);
+    let Some(file) = variable("SIDEGATE_TEST_SKIPPED") else {
+        return;
+    };
+    let opened = OpenOptions::new().append(true).create(true).open(file);
+    let written = opened.and_then(|mut file| file.write_all(line.as_bytes()));
+    if let Err(error) = written {
+        eprint_line(&format!("the skipped test cannot be noted: {error}\n"));
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+fn eprint_line(line: &str) {
+    eprint!("SKIPPED {line}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment where programs are"
+)]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
