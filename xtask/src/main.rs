@@ -1,1 +1,52 @@
-fn main() {}
+//! Developer commands: `cargo xtask test`, `cargo xtask guests`.
+#![expect(
+    clippy::print_stdout,
+    reason = "what a developer's command does is told on standard output"
+)]
+
+mod guests;
+#[cfg(test)]
+mod house;
+mod step;
+mod test;
+mod tools;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Developer commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Set up what the tests need, build the release binary, and run every check and test
+    Test {
+        /// Run only the tests whose name contains this
+        #[arg(long, value_name = "PATTERN")]
+        only: Option<String>,
+    },
+    /// Rebuild the WebAssembly components of guests/
+    Guests {
+        /// Only check that the committed components are those of the committed sources
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Test { only } => test::run_all(only.as_deref()),
+        Command::Guests { check } => guests::run(check),
+    }
+}
+
+/// The folder of the project.
+fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}

