@@ -175,7 +175,7 @@ impl Instance {
         self.tasks.close();
         self.tasks.wait().await;
         self.access_log.finish();
-        self.socket.remove();
+        drop(self.socket);
         info!("stopped");
         Ok(())
     }

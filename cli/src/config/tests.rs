@@ -305,7 +305,7 @@ fn what_is_written_is_what_is_used() {
 
 #[test]
 fn the_example_loads() {
-    let (config, source) = load(&manifest_folder().join("../examples/sidegate.toml")).unwrap();
+    let (config, _) = load(&manifest_folder().join("../examples/sidegate.toml")).unwrap();
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.components.len(), 1);
 }

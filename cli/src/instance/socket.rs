@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::WorkloadApi;
 use crate::failure::Failure;
 
-/// A bound socket.
+/// A bound socket, there as long as this is.
 pub(super) struct WorkloadSocket {
     path: PathBuf,
     listener: UnixListener,
@@ -52,9 +52,11 @@ impl WorkloadSocket {
             .and_then(tokio::net::UnixListener::from_std)
             .map_err(|error| failed(&self.path, &error))
     }
+}
 
-    /// Takes the socket away, at the end.
-    pub(super) fn remove(self) {
+/// The socket goes when its server does.
+impl Drop for WorkloadSocket {
+    fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "the socket was gone already");
         }
