@@ -20,6 +20,15 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
+/// Runs a command's work to its end. What still runs then, such as a drain that was cut short, does
+/// not keep the process.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = control_runtime()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
+}
+
 /// The runtime for everything that is not a request: identity, xDS, admin.
 fn control_runtime() -> Result<Runtime, Failure> {
     Builder::new_multi_thread()

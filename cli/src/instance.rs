@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -32,7 +33,7 @@ use sidegate_policy::{Policy, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
 use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
 use sidegate_xds::sds::SecretDiscovery;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -45,6 +46,9 @@ use socket::WorkloadSocket;
 
 pub(crate) use components::component_digest;
 pub(crate) use state::StateDirectory;
+
+/// How long a reader of the access log may take for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Everything that runs.
 pub(crate) struct Instance {
@@ -109,7 +113,7 @@ impl Instance {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let health = Arc::new(Health::new(identities.clone(), clock));
+        let health = Arc::new(Health::new(identities.clone(), clock, proxy.health()));
         let admin_address = admin.address();
         tasks.spawn(admin.serve(Arc::clone(&health), registry, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
@@ -152,32 +156,36 @@ impl Instance {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT, then drains. A second one ends the process at once.
+    /// Waits for SIGTERM or SIGINT, then drains. A second one ends the wait at once.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let mut terminate = listen_for(SignalKind::terminate())?;
-        let mut interrupt = listen_for(SignalKind::interrupt())?;
+        let mut signals = StopSignals::listen()?;
+        signals.next().await;
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = self.drain() => info!("stopped"),
+            () = signals.next() => info!("stopped without waiting for what was under way"),
         }
+        Ok(())
+    }
+
+    async fn drain(self) {
         info!("draining");
         self.health.drain();
         let proxy = self.proxy;
         let drained = tokio::task::spawn_blocking(move || proxy.drain());
-        tokio::select! {
-            joined = drained => if let Err(error) = joined {
-                error!(code = "SG0308", %error, "the drain failed");
-            },
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+        if let Err(error) = drained.await {
+            error!(code = "SG0308", %error, "the drain failed");
         }
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.access_log.finish();
-        drop(self.socket);
-        info!("stopped");
-        Ok(())
+        let log = self.access_log;
+        let finished = tokio::task::spawn_blocking(move || log.finish());
+        if tokio::time::timeout(LAST_LINES, finished).await.is_err() {
+            error!(
+                code = "SG0331",
+                "nobody reads the access log: its last lines are lost"
+            );
+        }
     }
 
     /// The listeners, with their real ports.
@@ -201,7 +209,29 @@ impl Instance {
     }
 }
 
-fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: listen_for(SignalKind::terminate())?,
+            interrupt: listen_for(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::new("SG0008", &error))
 }
 

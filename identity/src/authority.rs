@@ -66,8 +66,8 @@ pub enum AuthorityError {
         /// Whose it should be.
         wanted: TrustDomain,
     },
-    /// The root's time is over.
-    #[error("the root certificate in {} has expired", path.display())]
+    /// The time of root or intermediate is over.
+    #[error("a signing certificate in {} has expired", path.display())]
     Expired {
         /// The file.
         path: PathBuf,
@@ -181,6 +181,11 @@ impl Issuer for EmbeddedAuthority {
         let signer = self.intermediate();
         let mut validity = span(now, entry.ttl().unwrap_or(self.default_ttl));
         validity.not_after = validity.not_after.min(signer.validity.not_after);
+        if validity.not_after <= now {
+            return Err(AuthorityError::Expired {
+                path: self.path.clone(),
+            });
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf: CertificateDer<'static> = template::leaf(entry, validity)?
             .signed_by(&key, &signer.issuer()?)?

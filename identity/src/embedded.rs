@@ -24,8 +24,12 @@ use crate::svid::{Identities, Issued, X509Svid};
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Looked at least this often, for the intermediate's sake.
-const IDLE: Duration = Duration::from_secs(3600);
+/// No SVID is renewed more often, however little is left of its signer.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Looked at least this often: the time of day may jump, and time that a machine is suspended does
+/// not count for timers.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// SVIDs that are due within this span are renewed together, so that watchers wake once.
 const BATCH: Duration = Duration::from_millis(200);
@@ -128,7 +132,7 @@ impl EmbeddedSource {
         let mut issued = current.issued.clone();
         let mut changed = false;
         for (slot, due) in issued.iter_mut().zip(schedule) {
-            if *due > now + BATCH {
+            if *due > now + BATCH && slot.svid.validity().contains(now) {
                 continue;
             }
             match self.authority.mint(&slot.entry, now) {
@@ -179,7 +183,7 @@ fn renewal(svid: &X509Svid, now: SystemTime) -> SystemTime {
         .not_after
         .duration_since(now)
         .unwrap_or(Duration::ZERO);
-    now + left.mul_f64(rand::random_range(0.45..=0.55))
+    now + left.mul_f64(rand::random_range(0.45..=0.55)).max(SHORTEST)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

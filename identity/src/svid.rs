@@ -185,7 +185,15 @@ impl Identities {
             .filter(move |issued| issued.entry.matches(selectors))
     }
 
-    /// The SVID of a SPIFFE ID.
+    /// The SVID that is in use for an entry.
+    pub fn svid_of(&self, entry: &Entry) -> Option<&Arc<X509Svid>> {
+        self.issued
+            .iter()
+            .find(|issued| *issued.entry == *entry)
+            .map(|issued| &issued.svid)
+    }
+
+    /// The SVID of a SPIFFE ID; of several entries for it, the first one's.
     pub fn svid(&self, id: &SpiffeId) -> Option<&Arc<X509Svid>> {
         self.issued
             .iter()

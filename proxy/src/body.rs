@@ -84,7 +84,11 @@ pin_project_lite::pin_project! {
 }
 
 impl Recorded {
-    pub(crate) fn new(source: Source, record: Record, in_flight: InFlight) -> Self {
+    pub(crate) fn new(source: Source, mut record: Record, in_flight: InFlight) -> Self {
+        // A body that is at its end already is never asked for more.
+        if source.is_end_stream() {
+            record.complete();
+        }
         Self {
             source,
             record,

@@ -13,6 +13,8 @@ pub(crate) enum ProxyError {
     BadHead(#[from] HeadProblem),
     #[error("the policy denies the request")]
     Denied(Box<Denial>),
+    #[error("the peer's SVID has expired since its handshake")]
+    PeerExpired,
     #[error("this worker has no policy to decide with")]
     NoPolicy,
     #[error("the upstream did not answer in time")]
@@ -37,6 +39,7 @@ pub(crate) struct Telling {
 const PERMISSION_DENIED: &str = "7";
 const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
+const UNAUTHENTICATED: &str = "16";
 const DEADLINE_EXCEEDED: &str = "4";
 
 impl ProxyError {
@@ -53,6 +56,12 @@ impl ProxyError {
                 grpc_status: PERMISSION_DENIED,
                 label: denial.reason.label(),
                 code: Some(denial.reason.code()),
+            },
+            Self::PeerExpired => Telling {
+                status: StatusCode::FORBIDDEN,
+                grpc_status: UNAUTHENTICATED,
+                label: "peer_expired",
+                code: Some("SG0309"),
             },
             Self::NoPolicy => Telling {
                 status: StatusCode::SERVICE_UNAVAILABLE,
@@ -83,6 +92,12 @@ impl ProxyError {
                 grpc_status: UNAVAILABLE,
                 label: "upstream_reset",
                 code: Some("SG0322"),
+            },
+            Self::Upstream(UpstreamError::Downstream(_)) => Telling {
+                status: StatusCode::BAD_REQUEST,
+                grpc_status: UNAVAILABLE,
+                label: "downstream_reset",
+                code: Some("SG0323"),
             },
             Self::Upstream(UpstreamError::Service(failure)) => Telling {
                 status: failure.status,

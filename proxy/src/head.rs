@@ -2,8 +2,8 @@
 //! connection that it came on, and with identity headers that only this proxy writes.
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -16,6 +16,8 @@ pub(crate) const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-
 /// The id under which a request is found in logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -49,6 +51,15 @@ pub(crate) enum HeadProblem {
     OtherHost,
 }
 
+/// What this proxy says about a connection's peer, in headers that nobody else may write.
+#[derive(Debug, Clone)]
+pub(crate) struct IdentityHeaders {
+    /// One element of `x-forwarded-client-cert`.
+    pub(crate) client_certificate: HeaderValue,
+    /// The peer's IP address.
+    pub(crate) downstream: HeaderValue,
+}
+
 impl HeadProblem {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -64,7 +75,7 @@ impl HeadProblem {
 /// nothing hop-by-hop, our own identity headers. Returns the authority.
 pub(crate) fn normalize(
     head: &mut Parts,
-    client_certificate: &HeaderValue,
+    identity: &IdentityHeaders,
     request_id: &HeaderValue,
 ) -> Result<Authority, HeadProblem> {
     if head.method == Method::CONNECT {
@@ -72,13 +83,16 @@ pub(crate) fn normalize(
     }
     path::check(head.uri.path())?;
     let authority = authority(head)?;
-    let target = head.uri.path_and_query().cloned();
-    head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    head.uri = Uri::from(target(&head.uri)?);
     let headers = &mut head.headers;
     strip_hop_by_hop(headers);
+    strip_identity(headers);
+    join_cookies(headers);
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
     headers.insert(HOST, host);
-    headers.insert(XFCC, client_certificate.clone());
+    headers.insert(XFCC, identity.client_certificate.clone());
+    headers.insert(X_FORWARDED_FOR, identity.downstream.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(REQUEST_ID, request_id.clone());
     Ok(authority)
 }
@@ -101,6 +115,52 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// The target in origin form. A target without a path means the root (RFC 9112 section 3.2.1), and
+/// is written so: the policy decides on the bytes that the upstream gets.
+fn target(uri: &Uri) -> Result<PathAndQuery, HeadProblem> {
+    match uri.path_and_query() {
+        Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),
+        Some(target) => PathAndQuery::try_from(format!("/{}", target.as_str()))
+            .map_err(|_| PathProblem::NotAbsolute.into()),
+        None => Ok(PathAndQuery::from_static("/")),
+    }
+}
+
+/// Removes what a client says about who it is and where it came from. Many servers take `_` for `-`
+/// in names, so that spelling goes too.
+fn strip_identity(headers: &mut HeaderMap) {
+    let is_ours = |name: &HeaderName| {
+        let name = name.as_str().replace('_', "-");
+        name.starts_with("x-forwarded-")
+            || name == FORWARDED.as_str()
+            || name == REQUEST_ID.as_str()
+    };
+    let named: Vec<_> = headers
+        .keys()
+        .filter(|name| is_ours(name))
+        .cloned()
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 may split cookies over several headers; HTTP/1.1 may not (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) {
+        let crumbs: Vec<_> = headers
+            .get_all(COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        // Values joined by a separator are a value.
+        if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
     }
 }
 
@@ -143,8 +203,11 @@ mod tests {
 
     fn normalized(uri: &str, headers: &[(&str, &str)]) -> Result<Parts, HeadProblem> {
         let mut head = head(uri, headers);
-        let xfcc = HeaderValue::from_static("URI=spiffe://one.test/a");
-        normalize(&mut head, &xfcc, &HeaderValue::from_static("id"))?;
+        let identity = IdentityHeaders {
+            client_certificate: HeaderValue::from_static("URI=spiffe://one.test/a"),
+            downstream: HeaderValue::from_static("192.0.2.1"),
+        };
+        normalize(&mut head, &identity, &HeaderValue::from_static("id"))?;
         Ok(head)
     }
 
@@ -156,7 +219,13 @@ mod tests {
                 ("host", "a"),
                 ("x-forwarded-client-cert", "URI=spiffe://one.test/admin"),
                 ("X-Forwarded-Client-Cert", "URI=spiffe://one.test/root"),
+                ("x_forwarded_client_cert", "URI=spiffe://one.test/admin"),
+                ("x-forwarded_client-cert", "URI=spiffe://one.test/admin"),
+                ("forwarded", "for=192.0.2.9"),
+                ("x-forwarded-for", "192.0.2.9"),
+                ("x-forwarded-host", "other"),
                 ("x-request-id", "mine"),
+                ("x_request_id", "mine"),
                 ("connection", "x-forwarded-client-cert, x-request-id, host"),
             ],
         )
@@ -165,6 +234,8 @@ mod tests {
         assert_eq!(all(XFCC), ["URI=spiffe://one.test/a"]);
         assert_eq!(all(REQUEST_ID), ["id"]);
         assert_eq!(all(HOST), ["a"]);
+        assert_eq!(all(X_FORWARDED_FOR), ["192.0.2.1"]);
+        assert_eq!(head.headers.len(), 5, "{:?}", head.headers);
     }
 
     #[test]
@@ -191,6 +262,8 @@ mod tests {
             [
                 "host",
                 "x-forwarded-client-cert",
+                "x-forwarded-for",
+                "x-forwarded-proto",
                 "x-public",
                 "x-request-id"
             ]
@@ -224,7 +297,21 @@ mod tests {
 
     #[test]
     fn the_target_is_forwarded_in_origin_form_with_its_query() {
-        let head = normalized("https://a/x?y=%2F", &[]).unwrap();
-        assert_eq!(head.uri.to_string(), "/x?y=%2F");
+        for (target, forwarded) in [
+            ("https://a/x?y=%2F", "/x?y=%2F"),
+            ("https://a", "/"),
+            ("https://a?x=1", "/?x=1"),
+        ] {
+            let head = normalized(target, &[]).unwrap();
+            assert_eq!(head.uri.path_and_query().unwrap().as_str(), forwarded);
+        }
+    }
+
+    #[test]
+    fn cookies_are_decided_and_forwarded_as_one() {
+        let head = normalized("/", &[("host", "a"), ("cookie", "a=1"), ("cookie", "b=2")]);
+        let head = head.unwrap();
+        let cookies: Vec<_> = head.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2"]);
     }
 }

@@ -39,7 +39,11 @@ pub(crate) async fn connection(
     address: SocketAddr,
 ) {
     // accept → identify
-    let Some(stream) = identify(&listener, stream, address).await else {
+    let stream = tokio::select! {
+        stream = identify(&listener, stream, address) => stream,
+        () = worker.drain.cancelled() => None,
+    };
+    let Some(stream) = stream else {
         return;
     };
     let downstream = match Downstream::new(&worker, &listener, &stream, address) {
@@ -104,11 +108,11 @@ async fn request(
     let request_id = Uuid::new_v4().to_string();
     let (head, body) = request.into_parts();
     let mut record = downstream.record(&head, &request_id);
-    let is_grpc = answer::is_grpc(&head);
+    let caller = answer::Caller::of(&head);
     let outcome = forward(&downstream, head, body, &request_id, &mut record).await;
     let mut response = match outcome {
         Ok(response) => response,
-        Err(error) => answer::local(error, is_grpc, &mut record),
+        Err(error) => answer::local(error, caller, &mut record),
     };
     record.line.status = response.status().as_u16();
     answer::finish(&mut response, &request_id, &downstream);
@@ -125,15 +129,21 @@ async fn forward(
 ) -> Result<Response<Source>, ProxyError> {
     // A UUID is a header value.
     let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
-    let authority = head::normalize(&mut head, &downstream.client_certificate, &id)?;
+    let authority = head::normalize(&mut head, &downstream.identity_headers, &id)?;
     record.line.authority = authority.to_string();
+    let now = downstream.worker.clock.now();
+    // The connection ends with the SVID; but its timers do not count while a machine is suspended.
+    if !downstream.peer.validity.contains(now) {
+        downstream.cancel.cancel();
+        return Err(ProxyError::PeerExpired);
+    }
 
     let facts = RequestFacts {
         head,
         scheme: "https".to_owned(),
         host: authority.to_string(),
         request_id: request_id.to_owned(),
-        time: downstream.worker.clock.now(),
+        time: now,
         declared_body_bytes: body.size_hint().exact(),
     };
     let permit = authorize(downstream, facts, record)?;

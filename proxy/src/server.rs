@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::access_log::AccessLog;
 use crate::connections::Connections;
 use crate::listener::ListenerConfig;
 use crate::metrics::ProxyMetrics;
-use crate::worker::{self, Listener, Worker};
+use crate::worker::{self, Listener, Prepared, Worker};
 
 /// What the proxy runs with.
 pub struct ProxyConfig {
@@ -38,7 +39,17 @@ pub struct ProxyConfig {
 /// Running workers.
 pub struct Proxy {
     drain: CancellationToken,
-    workers: Vec<JoinHandle<io::Result<()>>>,
+    workers: Vec<JoinHandle<()>>,
+    alive: Arc<AtomicUsize>,
+}
+
+/// A running worker; dropping it is its end, also by a panic.
+struct Alive(Arc<AtomicUsize>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Why the proxy does not start.
@@ -69,9 +80,10 @@ impl Proxy {
     /// When a thread cannot be started; those that were are drained.
     pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
         let drain = CancellationToken::new();
-        let started = Self {
+        let mut started = Self {
             drain: drain.clone(),
             workers: Vec::new(),
+            alive: Arc::default(),
         };
         let mut shares: Vec<Vec<_>> = config.evaluators.iter().map(|_| Vec::new()).collect();
         for listener in config.listeners {
@@ -90,10 +102,11 @@ impl Proxy {
                 share.push((Arc::new(listener), socket));
             }
         }
-        let workers = config.evaluators.into_iter().zip(shares).enumerate();
-        workers
+        let prepared = config
+            .evaluators
             .into_iter()
-            .try_fold(started, |mut started, (index, (evaluator, listeners))| {
+            .zip(shares)
+            .map(|(evaluator, sockets)| {
                 let worker = Arc::new(Worker {
                     connections: Arc::new(Connections::default()),
                     access_log: config.access_log.clone(),
@@ -103,16 +116,32 @@ impl Proxy {
                     drain: drain.clone(),
                     drain_timeout: config.drain_timeout,
                 });
-                let thread = std::thread::Builder::new()
-                    .name(format!("worker-{index}"))
-                    .spawn(move || worker::run(worker, evaluator, listeners))
-                    .map_err(|error| {
-                        drain.cancel();
-                        StartError::Thread(error)
-                    })?;
-                started.workers.push(thread);
-                Ok(started)
+                Prepared::new(worker, evaluator, sockets)
             })
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Thread)?;
+        for (index, prepared) in prepared.into_iter().enumerate() {
+            let alive = Arc::clone(&started.alive);
+            alive.fetch_add(1, Relaxed);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    let _alive = Alive(alive);
+                    worker::run(prepared);
+                })
+                .map_err(|error| {
+                    drain.cancel();
+                    StartError::Thread(error)
+                })?;
+            started.workers.push(thread);
+        }
+        Ok(started)
+    }
+
+    /// Tells, for as long as it is asked, whether all workers run.
+    pub fn health(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (alive, all) = (Arc::clone(&self.alive), self.workers.len());
+        move || alive.load(Relaxed) == all
     }
 
     /// Takes no more connections, and waits until the requests that are under way have ended or the
@@ -121,8 +150,7 @@ impl Proxy {
         self.drain.cancel();
         for worker in self.workers {
             match worker.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(code = "SG0308", %error, "a worker failed"),
+                Ok(()) => {}
                 Err(_) => tracing::error!(code = "SG0308", "a worker panicked"),
             }
         }

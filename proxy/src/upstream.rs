@@ -50,6 +50,8 @@ pub(crate) enum UpstreamError {
     Connect(#[source] std::io::Error),
     #[error("the upstream broke off")]
     Reset(#[source] hyper::Error),
+    #[error("the client broke off while it sent the request")]
+    Downstream(#[source] hyper::Error),
     #[error(transparent)]
     Service(#[from] ServiceFailure),
 }

@@ -10,6 +10,7 @@ use sidegate_identity::clock::Clock;
 use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::ServerTls;
 use sidegate_policy::Evaluator;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,21 +55,50 @@ pub(crate) fn with_evaluator<T>(ask: impl FnOnce(&mut Evaluator) -> T) -> Option
     EVALUATOR.with_borrow_mut(|evaluator| evaluator.as_mut().map(ask))
 }
 
-/// Serves until drained. Runs on a thread of its own.
-pub(crate) fn run(
-    worker: Arc<Worker>,
+/// A worker that has all that it needs to run.
+pub(crate) struct Prepared {
+    pub(crate) worker: Arc<Worker>,
     evaluator: Evaluator,
-    listeners: Vec<(Arc<Listener>, TcpListener)>,
-) -> io::Result<()> {
+    listeners: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
+    runtime: Runtime,
+}
+
+impl Prepared {
+    /// Makes the runtime and hands it the sockets.
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        evaluator: Evaluator,
+        sockets: Vec<(Arc<Listener>, TcpListener)>,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let listeners = sockets
+            .into_iter()
+            .map(|(listener, socket)| Ok((listener, tokio::net::TcpListener::from_std(socket)?)))
+            .collect::<io::Result<_>>()?;
+        drop(entered);
+        Ok(Self {
+            worker,
+            evaluator,
+            listeners,
+            runtime,
+        })
+    }
+}
+
+/// Serves until drained. Runs on a thread of its own.
+pub(crate) fn run(prepared: Prepared) {
+    let Prepared {
+        worker,
+        evaluator,
+        listeners,
+        runtime,
+    } = prepared;
     EVALUATOR.set(Some(evaluator));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
         for (listener, socket) in listeners {
-            let socket = tokio::net::TcpListener::from_std(socket)?;
             let worker = Arc::clone(&worker);
             accepting.spawn(accept(worker, listener, socket, connections.clone()));
         }
@@ -84,8 +114,7 @@ pub(crate) fn run(
             );
             connections.wait().await;
         }
-        Ok(())
-    })
+    });
 }
 
 /// Accepts until drained.

@@ -29,6 +29,9 @@ use tracing::{debug, info};
 
 use subscription::Subscription;
 
+/// A request with Envoy's node metadata is far smaller.
+const MAX_REQUEST: usize = 1024 * 1024;
+
 /// Serves a source's SVIDs and bundles to attested Envoys.
 pub struct SecretDiscovery {
     identities: watch::Receiver<Arc<Identities>>,
@@ -70,6 +73,7 @@ impl SecretDiscovery {
             attestor,
             metrics,
         })
+        .max_decoding_message_size(MAX_REQUEST)
     }
 
     /// The caller's selectors, if they give it any identity.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::control_runtime;
+use super::block_on;
 use crate::arguments::{OutputFormat, RunArguments};
 use crate::config;
 use crate::failure::Failure;
@@ -23,9 +23,8 @@ struct Ready<'a> {
 pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
     let (config, source) = config::load(&arguments.config)?;
     telemetry::start(&config.log)?;
-    let runtime = control_runtime()?;
     let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
-    runtime.block_on(async {
+    block_on(async {
         let instance = Instance::start(&config, Some(&source), state).await?;
         print(&instance, arguments.output)?;
         instance.run().await

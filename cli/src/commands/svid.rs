@@ -9,7 +9,7 @@ use sidegate_identity::tls::PeerIdentity;
 use spiffe::WorkloadApiClient;
 use spiffe::X509Svid;
 
-use super::control_runtime;
+use super::block_on;
 use crate::arguments::{FetchArguments, OutputFormat};
 use crate::failure::Failure;
 use crate::output;
@@ -39,7 +39,7 @@ struct Svid {
 /// Fetches once and prints.
 pub(super) fn fetch_x509(arguments: &FetchArguments) -> Result<(), Failure> {
     let endpoint = endpoint(&arguments.socket);
-    let svids = control_runtime()?.block_on(async {
+    let svids = block_on(async {
         tokio::time::timeout(TIMEOUT, fetch(&endpoint))
             .await
             .unwrap_or_else(|_| {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sidegate_identity::SpiffeId;
 use sidegate_identity::durable;
 
-use super::control_runtime;
+use super::block_on;
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log,
@@ -53,8 +53,7 @@ pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
     let format = arguments.output;
     let state = StateDirectory::open(&arguments.state, &arguments.trust_domain)?;
     let config = configure(arguments, &state)?;
-    let runtime = control_runtime()?;
-    runtime.block_on(async {
+    block_on(async {
         let instance = Instance::start(&config, None, state).await?;
         let demo = Demo::new(&config, &instance);
         match format {

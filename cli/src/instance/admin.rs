@@ -35,6 +35,7 @@ pub(super) struct Admin {
 pub(super) struct Health {
     identities: watch::Receiver<Arc<Identities>>,
     clock: Arc<dyn Clock>,
+    workers_run: Box<dyn Fn() -> bool + Send + Sync>,
     draining: AtomicBool,
 }
 
@@ -44,10 +45,15 @@ struct Pages {
 }
 
 impl Health {
-    pub(super) fn new(identities: watch::Receiver<Arc<Identities>>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        identities: watch::Receiver<Arc<Identities>>,
+        clock: Arc<dyn Clock>,
+        workers_run: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
         Self {
             identities,
             clock,
+            workers_run: Box::new(workers_run),
             draining: AtomicBool::new(false),
         }
     }
@@ -66,8 +72,12 @@ impl Health {
             .iter()
             .filter(|issued| !issued.svid.validity().contains(now))
             .map(|issued| format!("identity: the SVID of {} has expired", issued.svid.id()));
-        let draining = self.draining.load(Relaxed).then(|| "draining".to_owned());
-        draining.into_iter().chain(expired).collect()
+        if self.draining.load(Relaxed) {
+            return vec!["draining".to_owned()];
+        }
+        let ended = !(self.workers_run)();
+        let ended = ended.then(|| "listeners: a worker has ended".to_owned());
+        ended.into_iter().chain(expired).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sidegate_identity::SpiffeId;
 use sidegate_identity::attestation::listener_selectors;
+use sidegate_identity::entry::Entry;
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::ServerTls;
@@ -31,13 +32,13 @@ pub(super) fn bind(
     listeners
         .map(|(index, listener)| {
             let fronted = Fronted::of(listener, components)?;
-            let spiffe_id = fronted
+            let entry = fronted
                 .identity(listener, &identities.borrow())
                 .map_err(|error| {
                     let key = Key::listener(index).child("name");
                     super::refused(source, &key, error.code(), &error)
                 })?;
-            let tls = ServerTls::new(spiffe_id, identities.clone())
+            let tls = ServerTls::new(entry, identities.clone())
                 .map_err(|error| Failure::new("SG0042", &error))?;
             let bound = BoundListener::bind(listener.listen, workers).map_err(|error| {
                 let key = Key::listener(index).child("listen");
@@ -128,23 +129,21 @@ impl Fronted {
         &self,
         listener: &Listener,
         identities: &Identities,
-    ) -> Result<SpiffeId, NoIdentity> {
+    ) -> Result<Arc<Entry>, NoIdentity> {
         let selector = self.selectors.first().map(ToString::to_string);
         let selector = selector.unwrap_or_default();
         let listener_name = listener.name.clone();
         let mut entitled = identities
             .entitled(&self.selectors)
-            .map(|issued| issued.svid.id().clone());
+            .map(|issued| Arc::clone(&issued.entry));
         match &listener.spiffe_id {
-            Some(wanted) => {
-                entitled
-                    .find(|id| id == wanted)
-                    .ok_or_else(|| NoIdentity::NotEntitled {
-                        listener: listener_name,
-                        wanted: wanted.clone(),
-                        selector,
-                    })
-            }
+            Some(wanted) => entitled
+                .find(|entry| entry.spiffe_id() == wanted)
+                .ok_or_else(|| NoIdentity::NotEntitled {
+                    listener: listener_name,
+                    wanted: wanted.clone(),
+                    selector,
+                }),
             None => entitled.next().ok_or(NoIdentity::NoEntry {
                 listener: listener_name,
                 selector,

@@ -4,13 +4,16 @@
 //! only if the process that connected is still alive after it was read: then its pid cannot have
 //! been given to another one meanwhile. A pidfd, taken at accept, tells that.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
+use std::future::Future;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,15 +21,26 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::metrics::IdentityMetrics;
 use crate::selector::{Kind, Selector};
 
 /// A larger executable is not hashed, so that a workload cannot keep the attestor busy.
 const MAX_EXECUTABLE: u64 = 512 * 1024 * 1024;
+
+/// More connections at once are turned away, so that one user cannot take all descriptors.
+const MAX_CONNECTIONS_OF_A_USER: usize = 256;
+
+/// How long to wait when nothing can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Attestations at once; the others wait, and leave threads to the rest of the process.
+const MAX_ATTESTATIONS: usize = 16;
 
 /// Who connected to the socket. Every gRPC request on the connection carries it as an extension.
 #[derive(Debug, Clone)]
@@ -42,6 +56,7 @@ pub struct Caller {
 pub struct UnixAttestor {
     hash_executables: bool,
     metrics: IdentityMetrics,
+    turns: Arc<Semaphore>,
 }
 
 /// Why a caller could not be attested.
@@ -119,6 +134,7 @@ impl UnixAttestor {
         Self {
             hash_executables,
             metrics,
+            turns: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
         }
     }
 
@@ -129,6 +145,7 @@ impl UnixAttestor {
     pub async fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestError> {
         let hash = self.hash_executables;
         let caller = caller.clone();
+        let _turn = self.turns.acquire().await.map_err(|_| AttestError::Gone)?;
         let attested = tokio::task::spawn_blocking(move || attest(&caller, hash))
             .await
             .unwrap_or(Err(AttestError::Gone));
@@ -161,8 +178,10 @@ fn attest(caller: &Caller, hash: bool) -> Result<Vec<Selector>, AttestError> {
             let path = path.to_string_lossy().into_owned();
             selectors.push(Selector::attested(Kind::UnixPath, path));
             if hash {
-                let digest = hash_executable(caller, &proc.join("exe"))?;
-                selectors.push(Selector::attested(Kind::UnixSha256, digest));
+                match hash_executable(caller, &proc.join("exe")) {
+                    Ok(digest) => selectors.push(Selector::attested(Kind::UnixSha256, digest)),
+                    Err(error) => info!(code = "SG0134", %error, "an executable is not hashed"),
+                }
             }
         }
         Err(error) => tracing::debug!(pid = caller.pid, %error, "the executable's path is hidden"),
@@ -212,31 +231,101 @@ fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 pub struct UnixPeer {
     stream: UnixStream,
     caller: Caller,
+    _counted: Counted,
 }
 
 /// Accepts connections and finds out who each is from; for tonic's `serve_with_incoming`.
 #[derive(Debug)]
-pub struct UnixListenerStream(UnixListener);
+pub struct UnixListenerStream {
+    listener: UnixListener,
+    connections: Arc<Mutex<HashMap<u32, usize>>>,
+    /// Set after a failure, until accepting is tried again.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+/// One connection of a user; dropping it is its end.
+#[derive(Debug)]
+struct Counted {
+    uid: u32,
+    connections: Arc<Mutex<HashMap<u32, usize>>>,
+}
 
 impl UnixListenerStream {
     /// Accepts on a bound socket.
     pub fn new(listener: UnixListener) -> Self {
-        Self(listener)
+        Self {
+            listener,
+            connections: Arc::default(),
+            pause: None,
+        }
+    }
+
+    /// Counts a connection, unless its user has as many as one may.
+    fn count(&self, uid: u32) -> Option<Counted> {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let open = connections.entry(uid).or_default();
+        if *open >= MAX_CONNECTIONS_OF_A_USER {
+            return None;
+        }
+        *open += 1;
+        Some(Counted {
+            uid,
+            connections: Arc::clone(&self.connections),
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = connections.get_mut(&self.uid) {
+            *open -= 1;
+            if *open == 0 {
+                connections.remove(&self.uid);
+            }
+        }
     }
 }
 
 impl Stream for UnixListenerStream {
     type Item = io::Result<UnixPeer>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let stream = match self.0.poll_accept(context) {
-                Poll::Ready(Ok((stream, _))) => stream,
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                Poll::Pending => return Poll::Pending,
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            let stream = match ready!(self.listener.poll_accept(context)) {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, most often: others must end first.
+                    warn!(code = "SG0132", %error, "the Workload API's socket does not accept");
+                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                    continue;
+                }
             };
             match Caller::of(&stream) {
-                Ok(caller) => return Poll::Ready(Some(Ok(UnixPeer { stream, caller }))),
+                Ok(caller) => match self.count(caller.uid()) {
+                    Some(counted) => {
+                        return Poll::Ready(Some(Ok(UnixPeer {
+                            stream,
+                            caller,
+                            _counted: counted,
+                        })));
+                    }
+                    None => debug!(
+                        code = "SG0133",
+                        uid = caller.uid(),
+                        "a caller is turned away: its user has too many connections",
+                    ),
+                },
                 Err(error) => {
                     warn!(code = "SG0131", %error, "a caller is turned away: the kernel does not say who it is");
                 }

@@ -108,6 +108,12 @@ fn a_file_that_cannot_be_used_is_refused_and_left_as_it_is() {
     std::fs::write(&path, &good).unwrap();
     let foreign = EmbeddedAuthority::open(path, trust_domain("other.example"), TTL, noon());
     assert_eq!(foreign.err().unwrap().code(), "SG0122");
+    let expired = open(&directory, noon()).unwrap();
+    let late = noon() + INTERMEDIATE_LIFETIME;
+    assert_eq!(
+        expired.mint(&entry(None), late).err().unwrap().code(),
+        "SG0123"
+    );
     let late = noon() + ROOT_LIFETIME;
     assert_eq!(open(&directory, late).err().unwrap().code(), "SG0123");
 }

@@ -12,12 +12,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::peer::{PeerError, PeerIdentity};
 use super::verifier::SpiffeVerifier;
+use crate::entry::Entry;
 use crate::svid::Identities;
 
 /// Accepts mutual TLS with one identity, whose newest SVID each handshake shows.
 #[derive(Clone)]
 pub struct ServerTls {
-    spiffe_id: SpiffeId,
+    entry: Arc<Entry>,
     acceptor: TlsAcceptor,
 }
 
@@ -47,18 +48,18 @@ impl ServerTls {
     /// TLS 1.3 with ALPN `h2` and `http/1.1`; a client must show an X.509-SVID.
     ///
     /// # Errors
-    /// When the source holds no SVID of that ID.
+    /// When the source holds no SVID for the entry.
     pub fn new(
-        spiffe_id: SpiffeId,
+        entry: Arc<Entry>,
         identities: watch::Receiver<Arc<Identities>>,
     ) -> Result<Self, TlsError> {
-        if identities.borrow().svid(&spiffe_id).is_none() {
-            return Err(TlsError::NoSvid(spiffe_id));
+        if identities.borrow().svid_of(&entry).is_none() {
+            return Err(TlsError::NoSvid(entry.spiffe_id().clone()));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = SpiffeVerifier::new(identities.clone(), Arc::clone(&provider));
         let resolver = SvidResolver {
-            spiffe_id: spiffe_id.clone(),
+            entry: Arc::clone(&entry),
             identities,
         };
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -70,14 +71,14 @@ impl ServerTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self {
-            spiffe_id,
+            entry,
             acceptor: TlsAcceptor::from(Arc::new(config)),
         })
     }
 
     /// The identity that it shows.
     pub fn spiffe_id(&self) -> &SpiffeId {
-        &self.spiffe_id
+        self.entry.spiffe_id()
     }
 
     /// Performs handshakes.
@@ -100,14 +101,14 @@ impl ServerTls {
 
 #[derive(Debug)]
 struct SvidResolver {
-    spiffe_id: SpiffeId,
+    entry: Arc<Entry>,
     identities: watch::Receiver<Arc<Identities>>,
 }
 
 impl ResolvesServerCert for SvidResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let identities = self.identities.borrow();
-        let svid = identities.svid(&self.spiffe_id)?;
+        let svid = identities.svid_of(&self.entry)?;
         Some(Arc::clone(svid.certified_key()))
     }
 }

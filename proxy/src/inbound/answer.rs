@@ -2,7 +2,7 @@
 
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::downstream::Downstream;
 use crate::access_log::Record;
@@ -12,16 +12,37 @@ use crate::head::REQUEST_ID;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-pub(super) fn is_grpc(head: &Parts) -> bool {
-    head.headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// What of a request decides how it is answered here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    is_grpc: bool,
+    is_head: bool,
+}
+
+impl Caller {
+    pub(super) fn of(head: &Parts) -> Self {
+        let content_type = head.headers.get(CONTENT_TYPE);
+        Self {
+            is_grpc: content_type
+                .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            is_head: head.method == Method::HEAD,
+        }
+    }
+
+    fn takes_body(self, status: StatusCode) -> bool {
+        let has_none = [
+            StatusCode::NO_CONTENT,
+            StatusCode::RESET_CONTENT,
+            StatusCode::NOT_MODIFIED,
+        ];
+        !self.is_head && !self.is_grpc && !has_none.contains(&status)
+    }
 }
 
 /// Tells an error: the caller its status and what the policy gives, the operator the rest.
 ///
 /// A gRPC caller gets status 200 and the gRPC code, as a response of trailers only.
-pub(super) fn local(error: ProxyError, is_grpc: bool, record: &mut Record) -> Response<Source> {
+pub(super) fn local(error: ProxyError, caller: Caller, record: &mut Record) -> Response<Source> {
     let telling = error.telling();
     record.line.error = Some(telling.label);
     record.line.code = telling.code;
@@ -29,11 +50,11 @@ pub(super) fn local(error: ProxyError, is_grpc: bool, record: &mut Record) -> Re
     let mut response = Response::new(Source::local(""));
     if let ProxyError::Denied(denial) = error {
         *response.headers_mut() = denial.headers;
-        if !is_grpc {
+        if caller.takes_body(telling.status) {
             *response.body_mut() = Source::local(denial.body);
         }
     }
-    if is_grpc {
+    if caller.is_grpc {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from_static(telling.grpc_status));

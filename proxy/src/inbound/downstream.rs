@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::{Line, Record, timestamp};
 use crate::activity::Activity;
 use crate::connections::{LiveConnection, Registered};
+use crate::head::IdentityHeaders;
 use crate::metrics::{OpenConnection, Verdict};
 use crate::upstream::Upstream;
 use crate::worker::{Listener, Worker};
@@ -39,8 +40,8 @@ pub(super) struct Downstream {
     pub(super) peer: PeerIdentity,
     /// What the policy may know of the connection.
     pub(super) facts: ConnectionFacts,
-    /// The connection's `x-forwarded-client-cert`.
-    pub(super) client_certificate: HeaderValue,
+    /// What upstreams are told of the peer.
+    pub(super) identity_headers: IdentityHeaders,
     pub(super) activity: Arc<Activity>,
     /// Cancelled when the connection must be cut.
     pub(super) cancel: CancellationToken,
@@ -87,7 +88,11 @@ impl Downstream {
         Ok(Self {
             worker: Arc::clone(worker),
             listener: Arc::clone(listener),
-            client_certificate: forwarded_client_certificate(&own_id, leaf, &peer_id)?,
+            identity_headers: IdentityHeaders {
+                client_certificate: forwarded_client_certificate(&own_id, leaf, &peer_id)?,
+                downstream: HeaderValue::from_str(&address.ip().to_string())
+                    .map_err(|_| PeerError::Unparsable)?,
+            },
             facts,
             activity: Activity::new(),
             cancel,

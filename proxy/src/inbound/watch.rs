@@ -25,6 +25,9 @@ use crate::activity::Watched;
 const MAX_STREAMS: u32 = 256;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
+/// What one stream may keep waiting for a slow reader.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+
 /// How long an idle connection has to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,7 @@ pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>) {
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES)
+            .max_send_buf_size(MAX_SEND_BUFFER)
             .serve_connection(io, service);
         let shutdown =
             |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
@@ -187,6 +191,8 @@ impl Deadlines {
                 return Poll::Ready(Due::Cut);
             }
             match self.goodbye {
+                // A request that crossed the goodbye is served to its end.
+                Some(_) if !downstream.activity.is_idle() => self.goodbye = None,
                 Some(goodbye) if goodbye <= now => return Poll::Ready(Due::Cut),
                 Some(_) => {}
                 None if downstream.activity.idle_deadline(timeouts.idle) <= now => {

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
 use http::uri::Authority;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -65,6 +66,12 @@ impl Http1Upstream {
         mut request: Request<Incoming>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
         *request.version_mut() = Version::HTTP_11;
+        let body = request.body();
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Without it hyper would leave the body of a GET or HEAD out.
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
         loop {
             let (mut sender, reused) = match self.pool.take() {
                 Some(sender) => (sender, true),
@@ -83,7 +90,7 @@ impl Http1Upstream {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if reused => request = unsent,
-                    _ => return Err(UpstreamError::Reset(error.into_error())),
+                    _ => return Err(broken(error.into_error())),
                 },
             }
         }
@@ -91,14 +98,13 @@ impl Http1Upstream {
 }
 
 impl Pool {
+    /// The connection used last that can take a request now: one whose response came before its
+    /// request was sent to the end cannot.
     fn take(&self) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let sender = idle.pop()?;
-            if !sender.is_closed() {
-                return Some(sender);
-            }
-        }
+        idle.retain(|sender| !sender.is_closed());
+        let ready = idle.iter().rposition(Sender::is_ready)?;
+        Some(idle.remove(ready))
     }
 
     fn give_back(&self, sender: Sender) {
@@ -133,6 +139,15 @@ impl Pool {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+/// Whose fault it is that a request was not sent to its end.
+fn broken(error: hyper::Error) -> UpstreamError {
+    if error.is_user() {
+        UpstreamError::Downstream(error)
+    } else {
+        UpstreamError::Reset(error)
     }
 }
 

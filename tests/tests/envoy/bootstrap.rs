@@ -4,6 +4,8 @@ use std::fs;
 
 use sidegate_tests::{Sidegate, root};
 
+use crate::support::address;
+
 /// A bootstrap, as YAML.
 #[derive(Debug, Clone)]
 pub(crate) struct Bootstrap(String);
@@ -14,11 +16,13 @@ impl Bootstrap {
     pub(crate) fn example(gate: &Sidegate) -> Self {
         let text = fs::read_to_string(root().join("examples/envoy-bootstrap.yaml"))
             .expect("the example is there");
-        let listener = gate.ready.listeners.first().expect("there is a listener");
-        let (_, port) = listener.address.rsplit_once(':').expect("it has a port");
+        let (_, port) = address(gate).rsplit_once(':').expect("it has a port");
         let socket = gate.ready.workload_socket.trim_start_matches("unix://");
         Self(text)
-            .replace("path: \".sidegate/workload.sock\"", &format!("path: {socket}"))
+            .replace(
+                "path: \".sidegate/workload.sock\"",
+                &format!("path: {socket}"),
+            )
             .replace("port_value: 8443", &format!("port_value: {port}"))
             .replace("port_value: 10000", "port_value: 0")
             .replace("port_value: 9901", "port_value: 0")

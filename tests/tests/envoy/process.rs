@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::bootstrap::Bootstrap;
 use super::http::{Answer, get};
+use crate::support::finish;
 
 /// An Envoy that said that it is ready. It is killed when this is dropped.
 #[derive(Debug)]
@@ -45,7 +46,9 @@ impl Envoy {
         });
         until("Envoy to be ready", || {
             assert!(process.is_running(), "it ended: {}", process.stderr());
-            get(&admin, "/ready").ok().filter(|ready| ready.status == 200)
+            get(&admin, "/ready")
+                .ok()
+                .filter(|ready| ready.status == 200)
         });
         let listeners = page(&admin, "/listeners?format=json");
         let application = listeners["listener_statuses"]
@@ -73,7 +76,7 @@ impl Envoy {
             .args(["--mode", "validate", "--disable-hot-restart"])
             .arg("--config-path")
             .arg(&config);
-        Running::start(&mut command).wait()
+        finish(&mut command)
     }
 
     /// `host:port` where the application sends its requests in plain text.

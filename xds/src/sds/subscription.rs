@@ -1,6 +1,6 @@
 //! What one SDS stream asked for, and what it already has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
@@ -32,7 +32,7 @@ enum Names {
     None,
     /// No name was ever given: everything that the caller may have.
     Everything,
-    These(Vec<String>),
+    These(BTreeSet<String>),
 }
 
 impl Subscription {
@@ -49,7 +49,7 @@ impl Subscription {
         }
         self.names = match (&self.names, request.resource_names) {
             (Names::None | Names::Everything, names) if names.is_empty() => Names::Everything,
-            (_, names) => Names::These(names),
+            (_, names) => Names::These(names.into_iter().collect()),
         };
         // A name that is dropped and asked for again is answered again.
         if let Names::These(names) = &self.names {

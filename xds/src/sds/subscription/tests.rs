@@ -72,7 +72,7 @@ fn check(steps: &[(&[&str], &[&str])]) {
 #[test]
 fn the_names_of_spire_are_answered() {
     check(&[(&["default"], &["default"])]);
-    check(&[(&["ROOTCA", "ALL"], &["ROOTCA", "ALL"])]);
+    check(&[(&["ROOTCA", "ALL", "ROOTCA"], &["ALL", "ROOTCA"])]);
     check(&[(&["spiffe://one.test/a"], &["spiffe://one.test/a"])]);
     check(&[(&["spiffe://one.test"], &["spiffe://one.test"])]);
     check(&[(&[], &["spiffe://one.test/a", "spiffe://one.test"])]);

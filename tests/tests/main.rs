@@ -1,0 +1,21 @@
+//! Black-box tests: the built binary against real peers.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "whatever goes wrong in a test fails it"
+)]
+
+mod bad_input;
+mod component;
+mod envoy;
+mod mtls;
+mod policy;
+mod rotation;
+mod run;
+mod state;
+mod support;
+mod up;
+mod upstream;
+mod workload_api;

@@ -1,0 +1,83 @@
+//! A local HTTP server to front.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::Body;
+
+/// An HTTP/1.1 server on the loopback interface. It remembers the heads that it sees and answers
+/// with the request's body as it comes.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// `http://host:port`.
+    pub(crate) url: String,
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    connections: AtomicUsize,
+    heads: Mutex<Vec<http::request::Parts>>,
+}
+
+impl Upstream {
+    /// Starts it on the current runtime.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let seen = Arc::new(Seen::default());
+        tokio::spawn(serve(listener, Arc::clone(&seen)));
+        Self {
+            url: format!("http://{address}"),
+            seen,
+        }
+    }
+
+    /// How many connections were made so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// The heads of all requests so far.
+    pub(crate) fn heads(&self) -> Vec<http::request::Parts> {
+        let heads = self.seen.heads.lock();
+        heads.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn serve(listener: TcpListener, seen: Arc<Seen>) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        seen.connections.fetch_add(1, Ordering::SeqCst);
+        let seen = Arc::clone(&seen);
+        let service = service_fn(move |request| {
+            let answer = answer(request, &seen);
+            async { Ok::<_, Infallible>(answer) }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+fn answer(request: Request<Incoming>, seen: &Seen) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    seen.heads
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(head);
+    let body = body.map_err(|error| panic!("the request's body ends well: {error}"));
+    Response::builder()
+        .header("x-upstream", "yes")
+        .header("connection", "x-private")
+        .header("x-private", "hop by hop")
+        .body(body.boxed())
+        .expect("a response")
+}
