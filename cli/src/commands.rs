@@ -4,10 +4,48 @@ mod run;
 mod svid;
 mod up;
 
+use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::{Arguments, Command, FetchCommand, SvidCommand};
 use crate::failure::Failure;
+use crate::instance::{Instance, ListenerStatus};
+
+/// What `up` and `run` print with `-o json` when they are ready.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    listeners: &'a [ListenerStatus],
+    admin: String,
+    workload_socket: String,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demo: Option<Demo>,
+}
+
+/// An identity to try `up` with.
+#[derive(Debug, Serialize)]
+struct Demo {
+    spiffe_id: String,
+    svid: String,
+    key: String,
+    bundle: String,
+    url_allowed: String,
+    url_denied: String,
+}
+
+impl<'a> Ready<'a> {
+    fn new(instance: &'a Instance, demo: Option<Demo>) -> Self {
+        Self {
+            ready: true,
+            listeners: instance.listeners(),
+            admin: format!("http://{}", instance.admin()),
+            workload_socket: instance.workload_socket(),
+            state: instance.state().display().to_string(),
+            demo,
+        }
+    }
+}
 
 /// Does what the command line says.
 pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {

@@ -339,7 +339,11 @@ async fn a_denied_call_whose_content_type_only_begins_like_grpc_is_403() {
     let folder = folder();
     let sidegate = up_with_policy(&folder, "package envoy.authz\ndefault allow := false\n");
     let client = Client::demo(&sidegate);
-    for content_type in ["application/grpc-web", "application/grpc-web+proto", "application/grpcx"] {
+    for content_type in [
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpcx",
+    ] {
         let request = Request::post("/").header("content-type", content_type);
         let answer = client.send_http2(request, "/shop.Orders/List").await;
         assert_eq!(answer.status, 403, "{content_type}");

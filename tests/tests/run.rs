@@ -149,14 +149,20 @@ async fn an_idle_connection_is_closed_over_either_protocol() {
         let mut stream = client.raw().await;
         stream.write_all(sent.as_bytes()).await.unwrap();
         let answer = until_closed(&mut stream).await;
-        assert_eq!(answer.contains("HTTP/1.1 200"), !sent.is_empty(), "{answer}");
+        assert_eq!(
+            answer.contains("HTTP/1.1 200"),
+            !sent.is_empty(),
+            "{answer}"
+        );
     }
 
     let mut connection = client.http2().await;
     let request = Request::get("https://localhost/status/200");
     let response = connection.send_request(request.body(body("")).unwrap());
     assert_eq!(read(patiently(response).await.unwrap()).await.status, 200);
-    until("the connection is closed", || connection.is_closed().then_some(()));
+    until("the connection is closed", || {
+        connection.is_closed().then_some(())
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +234,10 @@ fn the_file_in_examples_is_valid_but_for_what_it_asks_to_replace() {
     let text = fs::read_to_string(example)
         .unwrap()
         .replace(&"0".repeat(64), &crate::support::digest(&hello))
-        .replace("unix:uid:1000", &format!("unix:uid:{}", nix::unistd::getuid()))
+        .replace(
+            "unix:uid:1000",
+            &format!("unix:uid:{}", nix::unistd::getuid()),
+        )
         // Tests run beside each other.
         .replace(":8443\"", ":0\"")
         .replace(":15900\"", ":0\"");

@@ -111,6 +111,22 @@ fn every_diagnostic_code_is_explained_and_every_explanation_has_a_code() {
 }
 
 #[test]
+fn the_example_pins_the_component_that_is_there() {
+    let example = fs::read_to_string(root().join("examples/sidegate.toml")).unwrap();
+    let component = fs::read(root().join("guests/components/hello.wasm")).unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &component);
+    let digest: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(
+        example.contains(&format!("component:digest:sha256:{digest}")),
+        "{digest}"
+    );
+}
+
+#[test]
 fn a_file_is_read_in_one_sitting() {
     for path in files("rs") {
         let lines = fs::read_to_string(&path).unwrap().lines().count();

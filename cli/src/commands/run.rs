@@ -1,23 +1,11 @@
 //! `sidegate run`: what a configuration file says.
 
-use serde::Serialize;
-
-use super::block_on;
+use super::{Ready, block_on};
 use crate::arguments::{OutputFormat, RunArguments};
 use crate::config;
 use crate::failure::Failure;
-use crate::instance::{Instance, ListenerStatus, StateDirectory};
+use crate::instance::{Instance, StateDirectory};
 use crate::{output, telemetry};
-
-/// What `-o json` prints when ready.
-#[derive(Debug, Serialize)]
-struct Ready<'a> {
-    ready: bool,
-    listeners: &'a [ListenerStatus],
-    admin: String,
-    workload_socket: String,
-    state: String,
-}
 
 /// Runs until it is told to stop.
 pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
@@ -33,13 +21,7 @@ pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
 
 fn print(instance: &Instance, format: OutputFormat) -> Result<(), Failure> {
     match format {
-        OutputFormat::Json => output::print_json(&Ready {
-            ready: true,
-            listeners: instance.listeners(),
-            admin: format!("http://{}", instance.admin()),
-            workload_socket: instance.workload_socket(),
-            state: instance.state().display().to_string(),
-        }),
+        OutputFormat::Json => output::print_json(&Ready::new(instance, None)),
         OutputFormat::Text => {
             for listener in instance.listeners() {
                 tracing::info!(

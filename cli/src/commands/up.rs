@@ -4,45 +4,22 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use sidegate_identity::SpiffeId;
 use sidegate_identity::durable;
 
-use super::block_on;
+use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log,
     Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use crate::failure::Failure;
-use crate::instance::{Instance, ListenerStatus, StateDirectory, component_digest};
+use crate::instance::{Instance, StateDirectory, component_digest};
 use crate::{output, telemetry};
 
 const LISTENER: &str = "main";
 const EXAMPLE: &str = "hello";
 const EXAMPLE_COMPONENT: &[u8] = include_bytes!("../../../guests/components/hello.wasm");
-
-/// What `-o json` prints when ready.
-#[derive(Debug, Serialize)]
-struct Ready<'a> {
-    ready: bool,
-    listeners: &'a [ListenerStatus],
-    admin: String,
-    workload_socket: String,
-    state: String,
-    demo: Demo,
-}
-
-/// An identity to try it with.
-#[derive(Debug, Serialize)]
-struct Demo {
-    spiffe_id: String,
-    svid: String,
-    key: String,
-    bundle: String,
-    url_allowed: String,
-    url_denied: String,
-}
 
 /// Runs until it is told to stop.
 pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
@@ -57,14 +34,7 @@ pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
         let instance = Instance::start(&config, None, state).await?;
         let demo = Demo::new(&config, &instance);
         match format {
-            OutputFormat::Json => output::print_json(&Ready {
-                ready: true,
-                listeners: instance.listeners(),
-                admin: format!("http://{}", instance.admin()),
-                workload_socket: instance.workload_socket(),
-                state: instance.state().display().to_string(),
-                demo,
-            })?,
+            OutputFormat::Json => output::print_json(&Ready::new(&instance, Some(demo)))?,
             OutputFormat::Text => output::print(&welcome(&config, &instance, &demo))?,
         }
         instance.run().await

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::Authority;
+pub(crate) use sidegate_proxy::Timeouts;
 use spiffe::{SpiffeId, TrustDomain};
 
 /// Everything that `sidegate run` is told.
@@ -127,19 +128,6 @@ pub(crate) enum Target {
     Upstream(Authority),
 }
 
-/// `[listener.timeouts]`: all greater than zero.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Timeouts {
-    /// From the first byte of a request head to its last.
-    pub(crate) header_read: Duration,
-    /// A connection on which nothing moves in either direction.
-    pub(crate) idle: Duration,
-    /// From the request's head to the response's head.
-    pub(crate) request: Duration,
-    /// To reach the upstream.
-    pub(crate) connect: Duration,
-}
-
 /// `[[svid_file]]`: an identity kept fresh as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SvidFile {
@@ -219,17 +207,6 @@ impl Default for Proxy {
         Self {
             workers: None,
             drain_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            header_read: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
-            request: Duration::from_secs(30),
-            connect: Duration::from_secs(2),
         }
     }
 }

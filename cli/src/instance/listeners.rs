@@ -12,7 +12,7 @@ use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::ServerTls;
 use sidegate_proxy::upstream::Upstream;
 use sidegate_proxy::upstream::http1::Http1Upstream;
-use sidegate_proxy::{BoundListener, ListenerConfig, Timeouts};
+use sidegate_proxy::{BoundListener, ListenerConfig};
 use tokio::sync::watch;
 
 use super::ListenerStatus;
@@ -44,18 +44,12 @@ pub(super) fn bind(
                 let key = Key::listener(index).child("listen");
                 super::refused(source, &key, error.code(), &error)
             })?;
-            let timeouts = &listener.timeouts;
             Ok(ListenerConfig {
                 name: listener.name.clone(),
                 bound,
                 tls,
                 upstream: fronted.upstream,
-                timeouts: Timeouts {
-                    header_read: timeouts.header_read,
-                    idle: timeouts.idle,
-                    request: timeouts.request,
-                    connect: timeouts.connect,
-                },
+                timeouts: listener.timeouts,
             })
         })
         .collect()

@@ -19,7 +19,7 @@ impl WorkloadSocket {
     /// Binds. A socket that a dead process left behind is replaced; anything else that is there is
     /// left alone.
     pub(super) fn bind(path: &Path) -> Result<Self, Failure> {
-        let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
+        let path = resolve(path).map_err(|error| failed(path, &error))?;
         let length = path.as_os_str().len();
         if length > WorkloadApi::SOCKET_PATH_MAX {
             return Err(Failure::message(
@@ -60,6 +60,15 @@ impl Drop for WorkloadSocket {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "the socket was gone already");
         }
+    }
+}
+
+/// The path as its clients are to write it: absolute, without links and `..`.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => Ok(fs::canonicalize(folder)?.join(name)),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

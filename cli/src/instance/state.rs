@@ -105,6 +105,7 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("make", &path)(error)),
     }
+    let path = fs::canonicalize(&path).map_err(failed("find", &path))?;
     let is_new = examine(&path, trust_domain)?;
     if is_new {
         let private = Permissions::from_mode(0o700);

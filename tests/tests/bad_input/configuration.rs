@@ -12,8 +12,10 @@ fn run(configuration: &str) -> Output {
     let folder = folder();
     let path = write(folder.path(), "sidegate.toml", configuration);
     let output = start(&path);
-    assert!(!folder.path().join("workload.sock").exists());
-    assert!(!folder.path().join("demo").exists());
+    for made in ["workload.sock", "demo", "state/authority.pem"] {
+        let made = folder.path().join(made);
+        assert!(!made.exists(), "{} for {output:#?}", made.display());
+    }
     output
 }
 
