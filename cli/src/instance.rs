@@ -1,9 +1,9 @@
 //! A running Sidegate: the one place that joins all rooms.
 //!
 //! ```text
-//! Config ─ entries ─ policy ─ components ─▶ all checked
+//! Config ─ entries ─ policy ─ components ─ own sockets ─▶ all checked
 //!        ─ CA ─ first SVIDs ─▶ who serves as whom is known
-//!        ─ sockets bound ─▶ nothing can be refused any more
+//!        ─ listeners bound ─▶ nothing can be refused any more
 //!        ─ workers, control tasks ─▶ running
 //! ```
 //! What fails, fails before anything is served.
@@ -84,13 +84,13 @@ impl Instance {
         let entries = identity::entries(config, source)?;
         let policy = load_policy(config, source)?;
         let components = components::load(config, source, &mut registry)?;
+        let admin = Admin::bind(config.admin.listen)?;
+        let socket = WorkloadSocket::bind(&config.workload_api.socket)?;
         let plane = IdentityPlane::open(config, entries, &state, &clock, &mut registry)?;
         let identities = plane.source.watch();
 
         let workers = workers(config);
         let bound = listeners::bind(config, source, workers, &components, &identities)?;
-        let admin = Admin::bind(config.admin.listen)?;
-        let socket = WorkloadSocket::bind(&config.workload_api.socket)?;
         let files = plane.write_files(&config.svid_files)?;
 
         let policy_metrics = PolicyMetrics::register(&mut registry);

@@ -125,6 +125,7 @@ impl EmbeddedAuthority {
         let intermediate =
             template::intermediate(&trust_domain, &root, span(now, INTERMEDIATE_LIFETIME))?;
         state::store(&path, &root, &intermediate)?;
+        tracing::info!(%trust_domain, "a new CA is made: peers need its bundle");
         Ok(Self {
             path,
             trust_domain,

@@ -121,6 +121,7 @@ impl Record {
 
     pub(crate) fn broken(&mut self, error: &dyn std::error::Error) {
         self.line.error = Some("response_broken");
+        self.line.code = Some("SG0324");
         self.line.detail = Some(error.to_string());
         self.line.complete = true;
     }

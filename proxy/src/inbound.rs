@@ -80,7 +80,7 @@ async fn identify(
                 code = problem.code,
                 listener = %listener.name,
                 downstream = %address,
-                %error,
+                error = HandshakeProblem::describe(&error),
                 hint = problem.hint,
                 "a TLS handshake failed",
             );

@@ -70,10 +70,8 @@ async fn a_fault_before_the_response_is_a_status_with_a_code_and_the_next_reques
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_after_the_head_cuts_the_body_and_the_next_request_is_served() {
     let folder = folder();
-    let (sidegate, client) = Configuration::new()
-        .component("request_deadline = \"1s\"\n")
-        .start(folder.path());
-    for path in ["/trap-late", "/short", "/unfinished", "/stall"] {
+    let (sidegate, client) = Configuration::new().start(folder.path());
+    for path in ["/trap-late", "/short", "/unfinished"] {
         let request = Request::get(path).header("host", "localhost");
         let mut connection = client.http1().await;
         let response = connection.send_request(request.body(body("")).unwrap());
@@ -110,10 +108,39 @@ async fn a_fault_after_the_head_cuts_the_body_and_the_next_request_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stalls_is_cut_when_its_connection_idles() {
+    let folder = folder();
+    let (sidegate, client) = Configuration::new()
+        .timeouts("idle = \"1s\"\n")
+        .start(folder.path());
+    let request = Request::get("/stall").header("host", "localhost");
+    let mut connection = client.http1().await;
+    let response = connection.send_request(request.body(body("")).unwrap());
+    never_whole(patiently(response).await).await;
+
+    let request = Request::get("https://localhost/stall");
+    let mut connection = client.http2().await;
+    let response = connection.send_request(request.body(body("")).unwrap());
+    never_whole(patiently(response).await).await;
+    until("no instance is left", || {
+        (running(&sidegate) < 0.5).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_deadline_may_be_of_any_length() {
+    let folder = folder();
+    let (_sidegate, client) = Configuration::new()
+        .component("request_deadline = \"10m\"\n")
+        .start(folder.path());
+    assert_eq!(client.get("/status/200").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_some_clients_spin_the_others_are_answered() {
     let folder = folder();
     let (sidegate, client) = Configuration::new()
-        .component("request_deadline = \"10m\"\n")
+        .component("request_deadline = \"1m\"\n")
         .timeouts("request = \"10m\"\nidle = \"10m\"\n")
         // One worker for all, so that none can hide behind another.
         .rest("[proxy]\nworkers = 1\ndrain_timeout = \"0s\"\n")
@@ -147,7 +174,7 @@ async fn while_some_clients_spin_the_others_are_answered() {
 async fn a_client_that_leaves_takes_its_instance_with_it() {
     let folder = folder();
     let (sidegate, client) = Configuration::new()
-        .component("request_deadline = \"10m\"\n")
+        .component("request_deadline = \"1m\"\n")
         .timeouts("request = \"10m\"\nidle = \"10m\"\n")
         .start(folder.path());
     for path in ["/sleep/3600000", "/spin"] {
@@ -190,7 +217,7 @@ async fn what_a_component_says_is_one_log_line_that_it_cannot_forge() {
 async fn requests_beyond_the_components_concurrency_are_turned_away_and_counted_off_again() {
     let folder = folder();
     let (sidegate, client) = Configuration::new()
-        .component("max_concurrency = 2\nrequest_deadline = \"10m\"\n")
+        .component("max_concurrency = 2\nrequest_deadline = \"1m\"\n")
         .timeouts("request = \"10m\"\n")
         .start(folder.path());
     let sleep = || {

@@ -7,7 +7,7 @@ mod observe;
 mod upstream;
 
 pub(crate) use certificates::{Authority, Identity, leaf, now};
-pub(crate) use client::{Answer, Body, Client, body, patiently, read};
+pub(crate) use client::{Body, Client, body, patiently, read};
 pub(crate) use configuration::{Configuration, digest};
 pub(crate) use observe::{access_line, admin, counter, logged};
 pub(crate) use upstream::Upstream;

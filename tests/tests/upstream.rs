@@ -228,7 +228,7 @@ async fn connections_are_kept_and_used_again_on_both_sides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_down_is_502_and_back_as_soon_as_it_is() {
+async fn an_upstream_that_is_down_is_502() {
     let folder = folder();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
@@ -259,4 +259,34 @@ async fn a_denied_request_never_reaches_the_upstream() {
     assert_eq!(upstream.connections(), 0);
     assert_eq!(client.get("/").await.status, 200);
     assert_eq!(upstream.heads().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_two_lengths_reaches_the_upstream_as_one_request_or_not_at_all() {
+    let folder = folder();
+    let upstream = Upstream::start().await;
+    let sidegate = front(&folder, &upstream.url);
+    let client = Client::demo(&sidegate);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let length = smuggled.len() + 5;
+    let heads = [
+        // What follows the last chunk is no request: the connection closes.
+        format!("content-length: {length}\r\ntransfer-encoding: chunked"),
+        format!("transfer-encoding: chunked\r\ncontent-length: {length}"),
+        format!("content-length: 5\r\ncontent-length: {length}"),
+        "transfer-encoding: chunked, identity".to_owned(),
+        "transfer-encoding: xchunked".to_owned(),
+        "transfer-encoding : chunked".to_owned(),
+        "content-length: +5".to_owned(),
+        "content-length: 0x5".to_owned(),
+    ];
+    for head in heads {
+        let request =
+            format!("POST / HTTP/1.1\r\nhost: localhost\r\n{head}\r\n\r\n0\r\n\r\n{smuggled}");
+        let answer = client.exchange(request.as_bytes()).await;
+        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{head}: {answer}");
+    }
+    let seen = upstream.heads();
+    assert!(seen.iter().all(|head| head.uri == "/"), "{seen:?}");
+    assert!(seen.len() <= 2, "{seen:?}");
 }

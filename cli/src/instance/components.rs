@@ -52,32 +52,43 @@ pub(crate) fn component_digest(path: &Path) -> Result<String, Failure> {
 type Refusal = (&'static str, Box<dyn std::error::Error>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the component {path}")]
-struct Unreadable {
+#[error("the component {path} cannot be used")]
+struct Unusable {
     path: String,
-    #[source]
-    source: std::io::Error,
+    source: Box<dyn std::error::Error>,
+}
+
+impl Unusable {
+    fn refusal(
+        code: &'static str,
+        path: &Path,
+        source: impl Into<Box<dyn std::error::Error>>,
+    ) -> Refusal {
+        let path = path.display().to_string();
+        let source = source.into();
+        (code, Box::new(Self { path, source }))
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
-    std::fs::read(path).map_err(|source| {
-        let path = path.display().to_string();
-        ("SG0041", Box::new(Unreadable { path, source }).into())
-    })
+    std::fs::read(path).map_err(|error| Unusable::refusal("SG0041", path, error))
 }
 
 fn load_one(config: &config::Component, metrics: &HostMetrics) -> Result<Loaded, Refusal> {
     let bytes = read(&config.path)?;
+    let default = HostConfig::default();
     let limits = HostConfig {
         memory_limit: usize::try_from(config.memory_limit).unwrap_or(usize::MAX),
         max_concurrency: config.max_concurrency,
         request_deadline: config.request_deadline,
-        ..HostConfig::default()
+        total_deadline: default.total_deadline.max(config.request_deadline),
+        ..default
     };
-    let host = Host::new(limits, metrics.clone()).map_err(|error| (error.code(), error.into()))?;
+    let host = Host::new(limits, metrics.clone())
+        .map_err(|error| Unusable::refusal(error.code(), &config.path, error))?;
     let component = host
         .load(&config.name, &bytes)
-        .map_err(|error| (error.code(), error.into()))?;
+        .map_err(|error| Unusable::refusal(error.code(), &config.path, error))?;
     let facts = ComponentFacts {
         digest: component.digest().to_owned(),
         name: config.name.clone(),

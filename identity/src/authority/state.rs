@@ -75,6 +75,16 @@ pub(super) fn load(
     };
     let root = signer(root, root_key).map_err(damaged)?;
     let intermediate = signer(intermediate, intermediate_key).map_err(damaged)?;
+    if !is_issued_by(&root, &root).map_err(damaged)?
+        || is_issued_by(&intermediate, &intermediate).map_err(damaged)?
+    {
+        return Err(damaged(
+            "its first certificate is no root, or its second no intermediate".to_owned(),
+        ));
+    }
+    if !is_issued_by(&intermediate, &root).map_err(damaged)? {
+        return Err(damaged("its root did not sign its intermediate".to_owned()));
+    }
     for signer in [&root, &intermediate] {
         let found = authority_id(&signer.certificate).map_err(damaged)?;
         if found != trust_domain.id_string() {
@@ -112,6 +122,13 @@ fn signer(certificate: &pem::Pem, key: &pem::Pem) -> Result<SigningCertificate, 
         key,
         validity,
     })
+}
+
+/// Whether one certificate names the other as its issuer. A chain that is broken otherwise does not
+/// pass any peer; this finds files that were put together wrongly.
+fn is_issued_by(issued: &SigningCertificate, issuer: &SigningCertificate) -> Result<bool, String> {
+    let (issued, issuer) = (parse(&issued.certificate)?, parse(&issuer.certificate)?);
+    Ok(issued.issuer() == issuer.subject())
 }
 
 /// The trust domain's SPIFFE ID in a signing certificate.

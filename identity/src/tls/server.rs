@@ -114,6 +114,17 @@ impl ResolvesServerCert for SvidResolver {
 }
 
 impl HandshakeProblem {
+    /// What went wrong, in words.
+    pub fn describe(error: &io::Error) -> String {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match cause {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+                other.0.to_string()
+            }
+            _ => error.to_string(),
+        }
+    }
+
     /// Finds the reason in what the TLS stream returned.
     pub fn of(error: &io::Error) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref());

@@ -23,8 +23,7 @@ impl Caller {
     pub(super) fn of(head: &Parts) -> Self {
         let content_type = head.headers.get(CONTENT_TYPE);
         Self {
-            is_grpc: content_type
-                .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            is_grpc: content_type.is_some_and(|value| is_grpc(value.as_bytes())),
             is_head: head.method == Method::HEAD,
         }
     }
@@ -37,6 +36,13 @@ impl Caller {
         ];
         !self.is_head && !self.is_grpc && !has_none.contains(&status)
     }
+}
+
+/// `application/grpc`, with a suffix for the encoding or with parameters; gRPC-Web is another.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Tells an error: the caller its status and what the policy gives, the operator the rest.

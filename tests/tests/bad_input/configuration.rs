@@ -78,10 +78,6 @@ fn an_entry_that_anyone_could_take_over_is_refused_at_its_place() {
             by_uid("https://sidegate.local/x"),
             "https://sidegate.local/x",
         ),
-        (
-            by_uid("spiffe://sidegate.local/demo"),
-            "spiffe://sidegate.local/demo",
-        ),
     ];
     let mut wrong = Vec::new();
     for (lines, said) in cases {
@@ -103,6 +99,14 @@ fn an_entry_that_anyone_could_take_over_is_refused_at_its_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_entry_that_is_there_already_is_refused() {
+    let uid = nix::unistd::getuid();
+    let id = "spiffe://sidegate.local/demo";
+    let again = format!("spiffe_id = \"{id}\"\nselectors = [\"unix:uid:{uid}\"]");
+    assert_refused(&run(&entry(&again)), &[id, "sidegate.toml:", "^"]);
 }
 
 #[test]
