@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sidegate_identity::TrustDomain;
+use sidegate_identity::{SpiffeId, TrustDomain};
 
 use crate::config::upstream_authority;
 
@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Up(UpArguments),
     /// Start what a configuration file says
     Run(RunArguments),
-    /// Fetch X.509-SVIDs from a SPIFFE Workload API
+    /// Fetch and validate SVIDs by a SPIFFE Workload API
     #[command(subcommand)]
     Svid(SvidCommand),
 }
@@ -112,12 +112,54 @@ pub(crate) enum SvidCommand {
     /// Fetch SVIDs once and print them; private keys are never printed
     #[command(subcommand)]
     Fetch(FetchCommand),
+    /// Ask whether a JWT-SVID is valid; exit code 1 if it is not
+    Validate(ValidateArguments),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FetchCommand {
     /// The X.509-SVIDs of the calling process
     X509(FetchArguments),
+    /// JWT-SVIDs of the calling process for an audience
+    Jwt(FetchJwtArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchJwtArguments {
+    /// Whom the token is for; may be repeated
+    #[arg(long, value_name = "AUDIENCE", required = true)]
+    pub(crate) audience: Vec<String>,
+
+    /// Which of several identities
+    #[arg(long, value_name = "ID", value_parser = spiffe_id)]
+    pub(crate) spiffe_id: Option<SpiffeId>,
+
+    /// The Workload API's socket: unix:///path, or a path
+    #[arg(long, value_name = "SOCKET", env = "SPIFFE_ENDPOINT_SOCKET")]
+    pub(crate) socket: String,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArguments {
+    /// The token, or - to read it from standard input
+    #[arg(value_name = "TOKEN", default_value = "-")]
+    pub(crate) token: String,
+
+    /// Whom the token must be for
+    #[arg(long, value_name = "AUDIENCE")]
+    pub(crate) audience: String,
+
+    /// The Workload API's socket: unix:///path, or a path
+    #[arg(long, value_name = "SOCKET", env = "SPIFFE_ENDPOINT_SOCKET")]
+    pub(crate) socket: String,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) output: OutputFormat,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +188,10 @@ fn trust_domain(text: &str) -> Result<TrustDomain, String> {
         Ok(trust_domain) => Err(format!("write it as `{trust_domain}`")),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
+    SpiffeId::new(text).map_err(|error| error.to_string())
 }
 
 fn svid_ttl(text: &str) -> Result<std::time::Duration, String> {

@@ -47,15 +47,20 @@ impl<'a> Ready<'a> {
     }
 }
 
-/// Does what the command line says.
-pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
+/// Does what the command line says. `false` is the answer no.
+pub(crate) fn execute(arguments: Arguments) -> Result<bool, Failure> {
     match arguments.command {
-        Command::Up(arguments) => up::execute(arguments),
-        Command::Run(arguments) => run::execute(&arguments),
+        Command::Up(arguments) => up::execute(arguments)?,
+        Command::Run(arguments) => run::execute(&arguments)?,
         Command::Svid(SvidCommand::Fetch(FetchCommand::X509(arguments))) => {
-            svid::fetch_x509(&arguments)
+            svid::fetch_x509(&arguments)?;
         }
+        Command::Svid(SvidCommand::Fetch(FetchCommand::Jwt(arguments))) => {
+            svid::fetch_jwt(&arguments)?;
+        }
+        Command::Svid(SvidCommand::Validate(arguments)) => return svid::validate(&arguments),
     }
+    Ok(true)
 }
 
 /// Runs a command's work to its end. What still runs then, such as a drain that was cut short, does

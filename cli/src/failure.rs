@@ -5,6 +5,9 @@ use std::io::{IsTerminal, Write};
 
 use crate::config::{ConfigError, Diagnostics};
 
+/// The command did its work, and the answer is no.
+pub(crate) const ANSWER_IS_NO: u8 = 1;
+
 /// Usage, configuration or the machine is at fault.
 pub(crate) const COULD_NOT: u8 = 2;
 

@@ -12,6 +12,7 @@ mod admin;
 mod components;
 mod identity;
 mod listeners;
+mod services;
 mod socket;
 mod state;
 
@@ -28,11 +29,9 @@ use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid_file::SvidFile;
-use sidegate_identity::workload_api::WorkloadApi;
 use sidegate_policy::{Policy, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
 use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
-use sidegate_xds::sds::SecretDiscovery;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -113,7 +112,11 @@ impl Instance {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let health = Arc::new(Health::new(identities.clone(), clock, proxy.health()));
+        let health = Arc::new(Health::new(
+            identities.clone(),
+            Arc::clone(&clock),
+            proxy.health(),
+        ));
         let admin_address = admin.address();
         tasks.spawn(admin.serve(Arc::clone(&health), registry, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
@@ -121,18 +124,7 @@ impl Instance {
             tasks.spawn(SvidFile::run(file, identities.clone(), stop.clone()));
         }
         let incoming = UnixListenerStream::new(socket.listener()?);
-        let services = tonic::transport::Server::builder()
-            .add_service(WorkloadApi::service(
-                identities.clone(),
-                plane.attestor.clone(),
-                plane.metrics.clone(),
-            ))
-            .add_service(SecretDiscovery::service(
-                identities,
-                plane.attestor,
-                plane.metrics,
-            ))
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let services = services::serve(plane, identities, clock, incoming, stop.clone());
         let stopped = stop.clone();
         tasks.spawn(async move {
             // Streams stay open as long as their clients like: they end with the process.

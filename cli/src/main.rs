@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     // An error means that a provider is installed already: it is this one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match commands::execute(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(failure::ANSWER_IS_NO),
         Err(failure) => {
             failure.print();
             ExitCode::from(failure::COULD_NOT)

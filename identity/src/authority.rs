@@ -15,7 +15,6 @@ use spiffe::TrustDomain;
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
-use crate::source::Issuer;
 use crate::svid::{UnusableKey, UnusableRoot, Validity, X509Bundle, X509Svid};
 use state::SigningCertificate;
 
@@ -173,12 +172,17 @@ impl EmbeddedAuthority {
     }
 }
 
-impl Issuer for EmbeddedAuthority {
-    fn trust_domain(&self) -> &TrustDomain {
+impl EmbeddedAuthority {
+    /// The trust domain in which it signs.
+    pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
-    fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
+    /// A new key and an X.509-SVID for it.
+    ///
+    /// # Errors
+    /// When the signer's time is over, or signing fails.
+    pub fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
         let signer = self.intermediate();
         let mut validity = span(now, entry.ttl().unwrap_or(self.default_ttl));
         validity.not_after = validity.not_after.min(signer.validity.not_after);

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use spiffe::TrustDomain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -18,6 +19,7 @@ use tracing::{error, info};
 use crate::authority::{AuthorityError, EmbeddedAuthority};
 use crate::clock::Clock;
 use crate::entry::Entry;
+use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
 use crate::metrics::IdentityMetrics;
 use crate::source::{Issuer, SvidSource};
 use crate::svid::{Identities, Issued, X509Svid};
@@ -34,9 +36,31 @@ const IDLE: Duration = Duration::from_secs(5);
 /// SVIDs that are due within this span are renewed together, so that watchers wake once.
 const BATCH: Duration = Duration::from_millis(200);
 
+/// Why the source cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// The X.509 authority fails.
+    #[error(transparent)]
+    X509(#[from] AuthorityError),
+    /// The JWT authority fails.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+}
+
+impl EmbeddedError {
+    /// The stable diagnostic code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::X509(error) => error.code(),
+            Self::Jwt(error) => error.code(),
+        }
+    }
+}
+
 /// Mints an SVID for each entry and replaces it at half of its life.
 pub struct EmbeddedSource {
     authority: EmbeddedAuthority,
+    jwt_authority: JwtAuthority,
     clock: Arc<dyn Clock>,
     metrics: IdentityMetrics,
     sender: watch::Sender<Arc<Identities>>,
@@ -49,10 +73,11 @@ impl EmbeddedSource {
     /// When one of them cannot be minted.
     pub fn new(
         authority: EmbeddedAuthority,
+        jwt_authority: JwtAuthority,
         entries: Vec<Entry>,
         clock: Arc<dyn Clock>,
         metrics: IdentityMetrics,
-    ) -> Result<Self, AuthorityError> {
+    ) -> Result<Self, EmbeddedError> {
         let now = clock.now();
         let issued = entries
             .into_iter()
@@ -65,14 +90,18 @@ impl EmbeddedSource {
             .collect::<Result<_, AuthorityError>>()?;
         let trust_domain = authority.trust_domain().clone();
         let bundles = BTreeMap::from([(trust_domain.clone(), Arc::new(authority.bundle()?))]);
+        let jwt_bundle = Arc::new(jwt_authority.bundle()?);
+        let jwt_bundles = BTreeMap::from([(trust_domain.clone(), jwt_bundle)]);
         let (sender, _) = watch::channel(Arc::new(Identities {
             generation: 1,
             trust_domain,
             issued,
             bundles,
+            jwt_bundles,
         }));
         Ok(Self {
             authority,
+            jwt_authority,
             clock,
             metrics,
             sender,
@@ -130,7 +159,8 @@ impl EmbeddedSource {
         }
         let current = Arc::clone(&self.sender.borrow());
         let mut issued = current.issued.clone();
-        let mut changed = false;
+        let mut jwt_bundles = current.jwt_bundles.clone();
+        let mut changed = self.advance_jwt(&mut jwt_bundles, now);
         for (slot, due) in issued.iter_mut().zip(schedule) {
             if *due > now + BATCH && slot.svid.validity().contains(now) {
                 continue;
@@ -156,14 +186,65 @@ impl EmbeddedSource {
         }
         if changed {
             let generation = current.generation + 1;
-            info!(generation, "X.509-SVIDs renewed");
+            info!(generation, "identities renewed");
             self.sender.send_replace(Arc::new(Identities {
                 generation,
                 trust_domain: current.trust_domain.clone(),
                 issued,
                 bundles: current.bundles.clone(),
+                jwt_bundles,
             }));
         }
+    }
+
+    /// Brings the JWT keys to where they must be now. Says whether the bundle changed.
+    fn advance_jwt(
+        &self,
+        bundles: &mut BTreeMap<TrustDomain, Arc<JwtBundle>>,
+        now: SystemTime,
+    ) -> bool {
+        let advanced = self.jwt_authority.advance(now).and_then(|changed| {
+            let bundle = changed.then(|| self.jwt_authority.bundle());
+            bundle.transpose()
+        });
+        match advanced {
+            Ok(Some(bundle)) => {
+                let trust_domain = self.authority.trust_domain().clone();
+                bundles.insert(trust_domain, Arc::new(bundle));
+                true
+            }
+            Ok(None) => false,
+            Err(failure) => {
+                error!(
+                    code = failure.code(),
+                    error = chain(&failure),
+                    "the JWT keys are not renewed"
+                );
+                false
+            }
+        }
+    }
+}
+
+impl Issuer for EmbeddedSource {
+    fn trust_domain(&self) -> &TrustDomain {
+        self.authority.trust_domain()
+    }
+
+    fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
+        self.authority.mint(entry, now)
+    }
+
+    fn mint_jwt(
+        &self,
+        entry: &Entry,
+        audience: &[String],
+        now: SystemTime,
+    ) -> Result<JwtSvid, JwtError> {
+        if !entry.allows(audience) {
+            return Err(JwtError::AudienceNotAllowed);
+        }
+        self.jwt_authority.mint(entry.spiffe_id(), audience, now)
     }
 }
 

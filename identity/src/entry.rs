@@ -17,6 +17,7 @@ pub struct Entry {
     dns_names: Vec<String>,
     ttl: Option<Duration>,
     hint: String,
+    audiences: Vec<String>,
 }
 
 /// An entry as somebody wrote it, not checked yet.
@@ -32,6 +33,8 @@ pub struct EntryRequest {
     pub ttl: Option<Duration>,
     /// Tells a workload with several SVIDs what this one is for.
     pub hint: String,
+    /// Audiences for which the workload may ask for JWT-SVIDs; none without any.
+    pub audiences: Vec<String>,
 }
 
 /// Why an entry is refused.
@@ -97,6 +100,9 @@ pub enum EntryError {
     /// The Workload API allows hints of 1,024 bytes.
     #[error("the hint of the entry for `{0}` is longer than 1024 bytes")]
     HintTooLong(SpiffeId),
+    /// An audience that would name nobody.
+    #[error("the entry for `{0}` has an empty audience")]
+    EmptyAudience(SpiffeId),
     /// The same ID for the same selectors twice.
     #[error("there are two entries for `{0}` with the same selectors")]
     Duplicate(SpiffeId),
@@ -135,12 +141,20 @@ impl Entry {
         if request.hint.len() > 1024 {
             return Err(EntryError::HintTooLong(id));
         }
+        if request
+            .audiences
+            .iter()
+            .any(|audience| audience.trim().is_empty())
+        {
+            return Err(EntryError::EmptyAudience(id));
+        }
         Ok(Self {
             spiffe_id: id,
             selectors,
             dns_names: request.dns_names,
             ttl: request.ttl,
             hint: request.hint,
+            audiences: request.audiences,
         })
     }
 
@@ -177,6 +191,12 @@ impl Entry {
                 .selectors
                 .iter()
                 .all(|selector| attested.contains(selector))
+    }
+
+    /// Whether the workload may have a JWT-SVID for all of these audiences, of which there is one at
+    /// least.
+    pub fn allows(&self, audience: &[String]) -> bool {
+        !audience.is_empty() && audience.iter().all(|name| self.audiences.contains(name))
     }
 
     /// The SPIFFE ID that it gives.
@@ -225,6 +245,7 @@ impl EntryError {
             Self::BadDnsName { .. } => "SG0110",
             Self::HintTooLong(_) => "SG0111",
             Self::Duplicate(_) => "SG0112",
+            Self::EmptyAudience(_) => "SG0113",
         }
     }
 
@@ -245,6 +266,7 @@ impl EntryError {
             | Self::TtlTooShort { .. }
             | Self::BadDnsName { .. }
             | Self::HintTooLong(_)
+            | Self::EmptyAudience(_)
             | Self::Duplicate(_) => None,
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::authority::AuthorityError;
 use crate::entry::Entry;
+use crate::jwt::{JwtError, JwtSvid};
 use crate::svid::{Identities, X509Svid};
 
 /// Where SVIDs and bundles come from. Every source can be watched; few can mint.
@@ -26,4 +27,15 @@ pub trait Issuer: Send + Sync + 'static {
     /// # Errors
     /// When the authority cannot sign; the caller keeps what it has.
     fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError>;
+
+    /// A JWT-SVID for an audience that the entry allows.
+    ///
+    /// # Errors
+    /// When the entry does not allow the audience, or the authority cannot sign.
+    fn mint_jwt(
+        &self,
+        entry: &Entry,
+        audience: &[String],
+        now: SystemTime,
+    ) -> Result<JwtSvid, JwtError>;
 }

@@ -14,6 +14,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
+use crate::jwt::JwtBundle;
 use crate::selector::Selector;
 
 /// An X.509-SVID with its private key (X509-SVID.md section 2).
@@ -55,8 +56,10 @@ pub struct Identities {
     pub trust_domain: TrustDomain,
     /// The SVID of each entry, in the order of the entries.
     pub issued: Vec<Issued>,
-    /// Bundles by trust domain, the own one among them.
+    /// X.509 bundles by trust domain, the own one among them.
     pub bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
+    /// JWT bundles by trust domain, the own one among them.
+    pub jwt_bundles: BTreeMap<TrustDomain, Arc<JwtBundle>>,
 }
 
 /// An entry with the SVID that is now in use for it.

@@ -1,4 +1,4 @@
-//! The SPIFFE Workload API server (SPIFFE_Workload_API.md), X.509 profile.
+//! The SPIFFE Workload API server (SPIFFE_Workload_API.md), X.509 and JWT profiles.
 //!
 //! Every message is the caller's full state. A stream stays open and a message follows each change
 //! that concerns the caller; when nothing is left for it, the stream ends with `PermissionDenied`.
@@ -8,21 +8,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
+use spiffe::SpiffeId;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::attestation::{Caller, UnixAttestor};
+use crate::clock::Clock;
+use crate::jwt::{self, JwtCache};
 use crate::metrics::IdentityMetrics;
 use crate::selector::Selector;
+use crate::source::Issuer;
 use crate::svid::{Identities, Issued};
 use proto::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 use proto::{
-    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
-    ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
-    X509svidResponse,
+    JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse,
+    ValidateJwtsvidRequest, ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse,
+    X509svid, X509svidRequest, X509svidResponse,
 };
 
 #[expect(
@@ -36,13 +40,24 @@ mod proto {
     tonic::include_proto!("_");
 }
 
+mod claims;
+
+/// The descriptors of the API, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/workload.bin"));
+
+/// The largest request is a token with its audience.
+const MAX_REQUEST: usize = 64 * 1024;
+
 /// Clients match this text (rust-spiffe does), so it is part of the interface.
 const NO_IDENTITY: &str = "no identity issued";
 
 /// Serves a source's identities to attested callers.
 pub struct WorkloadApi {
     identities: watch::Receiver<Arc<Identities>>,
+    issuer: Arc<dyn Issuer>,
+    tokens: JwtCache,
     attestor: UnixAttestor,
+    clock: Arc<dyn Clock>,
     metrics: IdentityMetrics,
 }
 
@@ -58,9 +73,15 @@ pub enum WorkloadApiError {
     /// The caller matches no entry.
     #[error("{NO_IDENTITY}")]
     NoIdentity,
-    /// A profile that this server does not offer.
-    #[error("the JWT-SVID profile is not offered")]
-    ProfileNotOffered,
+    /// The request lacks something, or has something that cannot be read.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The caller's entries do not allow the audience.
+    #[error("no entry allows a JWT-SVID for this audience")]
+    AudienceNotAllowed,
+    /// A token cannot be signed now.
+    #[error("a JWT-SVID cannot be signed now")]
+    CannotSign,
 }
 
 impl From<WorkloadApiError> for Status {
@@ -68,9 +89,13 @@ impl From<WorkloadApiError> for Status {
         let message = error.to_string();
         match error {
             WorkloadApiError::SecurityHeaderMissing => Self::invalid_argument(message),
-            WorkloadApiError::AttestationFailed => Self::unavailable(message),
-            WorkloadApiError::NoIdentity => Self::permission_denied(message),
-            WorkloadApiError::ProfileNotOffered => Self::unimplemented(message),
+            WorkloadApiError::BadRequest(_) => Self::invalid_argument(message),
+            WorkloadApiError::AttestationFailed | WorkloadApiError::CannotSign => {
+                Self::unavailable(message)
+            }
+            WorkloadApiError::NoIdentity | WorkloadApiError::AudienceNotAllowed => {
+                Self::permission_denied(message)
+            }
         }
     }
 }
@@ -79,14 +104,76 @@ impl WorkloadApi {
     /// The gRPC service, to be mounted on the attested socket.
     pub fn service(
         identities: watch::Receiver<Arc<Identities>>,
+        issuer: Arc<dyn Issuer>,
         attestor: UnixAttestor,
+        clock: Arc<dyn Clock>,
         metrics: IdentityMetrics,
     ) -> SpiffeWorkloadApiServer<Self> {
         SpiffeWorkloadApiServer::new(Self {
             identities,
+            issuer,
+            tokens: JwtCache::default(),
             attestor,
+            clock,
             metrics,
         })
+        .max_decoding_message_size(MAX_REQUEST)
+    }
+
+    /// A token for each of the caller's IDs, or for the one that it asks for.
+    fn tokens(
+        &self,
+        request: &JwtsvidRequest,
+        selectors: &[Selector],
+    ) -> Result<Vec<Jwtsvid>, WorkloadApiError> {
+        let bad = |text: &str| WorkloadApiError::BadRequest(text.to_owned());
+        if request.audience.is_empty() || request.audience.iter().any(String::is_empty) {
+            return Err(bad("audience must be specified"));
+        }
+        let wanted = match request.spiffe_id.as_str() {
+            "" => None,
+            id => Some(SpiffeId::new(id).map_err(|_| bad("spiffe_id is not a SPIFFE ID"))?),
+        };
+        let identities = Arc::clone(&self.identities.borrow());
+        let bundle = identities.jwt_bundles.get(&identities.trust_domain);
+        let bundle = bundle.ok_or(WorkloadApiError::CannotSign)?;
+        let entitled: Vec<_> = identities
+            .entitled(selectors)
+            .filter(|issued| {
+                wanted
+                    .as_ref()
+                    .is_none_or(|id| id == issued.entry.spiffe_id())
+            })
+            .collect();
+        if entitled.is_empty() {
+            return Err(WorkloadApiError::NoIdentity);
+        }
+        let now = self.clock.now();
+        let tokens = entitled
+            .iter()
+            .filter(|issued| issued.entry.allows(&request.audience))
+            .map(|issued| {
+                let (entry, audience) = (&issued.entry, &request.audience);
+                let mint = || self.issuer.mint_jwt(entry, audience, now);
+                let id = entry.spiffe_id();
+                let svid = self
+                    .tokens
+                    .get(id, audience, bundle, now, mint)
+                    .map_err(|error| {
+                        error!(code = error.code(), %error, "a JWT-SVID is not signed");
+                        WorkloadApiError::CannotSign
+                    })?;
+                Ok(Jwtsvid {
+                    spiffe_id: id.to_string(),
+                    svid: svid.token.to_string(),
+                    hint: entry.hint().to_owned(),
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if tokens.is_empty() {
+            return Err(WorkloadApiError::AudienceNotAllowed);
+        }
+        Ok(tokens)
     }
 
     async fn attest<T>(&self, request: &Request<T>) -> Result<Vec<Selector>, WorkloadApiError> {
@@ -203,23 +290,52 @@ impl SpiffeWorkloadApi for WorkloadApi {
 
     async fn fetch_jwtsvid(
         &self,
-        _: Request<JwtsvidRequest>,
+        request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Status> {
-        Err(WorkloadApiError::ProfileNotOffered.into())
+        let selectors = self.attest(&request).await?;
+        let svids = self.tokens(request.get_ref(), &selectors)?;
+        Ok(Response::new(JwtsvidResponse { svids }))
     }
 
     async fn fetch_jwt_bundles(
         &self,
-        _: Request<JwtBundlesRequest>,
+        request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        Err(WorkloadApiError::ProfileNotOffered.into())
+        let selectors = self.attest(&request).await?;
+        self.stream("FetchJWTBundles", move |identities| {
+            identities.entitled(&selectors).next()?;
+            let bundles: HashMap<_, _> = identities
+                .jwt_bundles
+                .iter()
+                .map(|(trust_domain, bundle)| {
+                    (trust_domain.id_string(), bundle.jwks().as_bytes().to_vec())
+                })
+                .collect();
+            Some((bundles.clone(), JwtBundlesResponse { bundles }))
+        })
     }
 
     async fn validate_jwtsvid(
         &self,
-        _: Request<ValidateJwtsvidRequest>,
+        request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
-        Err(WorkloadApiError::ProfileNotOffered.into())
+        let selectors = self.attest(&request).await?;
+        let identities = Arc::clone(&self.identities.borrow());
+        if identities.entitled(&selectors).next().is_none() {
+            return Err(WorkloadApiError::NoIdentity.into());
+        }
+        let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
+        if audience.is_empty() || svid.is_empty() {
+            let text = "audience and svid must be specified".to_owned();
+            return Err(WorkloadApiError::BadRequest(text).into());
+        }
+        let own = &identities.trust_domain;
+        let valid = jwt::validate(&svid, &audience, &identities.jwt_bundles, own)
+            .map_err(|error| WorkloadApiError::BadRequest(error.to_string()))?;
+        Ok(Response::new(ValidateJwtsvidResponse {
+            spiffe_id: valid.spiffe_id.to_string(),
+            claims: Some(claims::to_struct(&valid.claims)),
+        }))
     }
 }
 

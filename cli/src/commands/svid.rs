@@ -1,80 +1,50 @@
 //! `sidegate svid`: a client of any SPIFFE Workload API.
 
+mod jwt;
+mod x509;
+
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-use sidegate_identity::clock::{Clock, SystemClock};
-use sidegate_identity::encoding::certificates_pem;
-use sidegate_identity::tls::PeerIdentity;
-use spiffe::WorkloadApiClient;
-use spiffe::X509Svid;
+use spiffe::{WorkloadApiClient, WorkloadApiError};
 
 use super::block_on;
-use crate::arguments::{FetchArguments, OutputFormat};
-use crate::failure::Failure;
-use crate::output;
+use crate::failure::{Failure, chain};
+
+pub(super) use jwt::{fetch as fetch_jwt, validate};
+pub(super) use x509::fetch as fetch_x509;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Serialize)]
-struct Fetched {
-    svids: Vec<Svid>,
-}
-
-#[derive(Debug, Serialize)]
-struct Svid {
-    spiffe_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
-    /// RFC 3339.
-    not_before: String,
-    /// RFC 3339.
-    not_after: String,
-    /// PEM, leaf first.
-    chain: String,
-    #[serde(skip)]
-    left: Duration,
-}
-
-/// Fetches once and prints.
-pub(super) fn fetch_x509(arguments: &FetchArguments) -> Result<(), Failure> {
-    let endpoint = endpoint(&arguments.socket);
-    let svids = block_on(async {
-        tokio::time::timeout(TIMEOUT, fetch(&endpoint))
+/// Connects to a Workload API and asks it one thing, in bounded time.
+fn ask<T>(
+    socket: &str,
+    question: impl AsyncFnOnce(WorkloadApiClient) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let endpoint = endpoint(socket);
+    let asking = async {
+        let connected = WorkloadApiClient::connect_to(&endpoint).await;
+        let client = connected.map_err(|error| {
+            let text = format!("{endpoint} cannot be reached: {}", chain(&error));
+            Failure::message("SG0050", text)
+                .help("is Sidegate running? `sidegate up` prints its socket")
+        })?;
+        question(client).await
+    };
+    block_on(async {
+        tokio::time::timeout(TIMEOUT, asking)
             .await
             .unwrap_or_else(|_| {
-                Err(Failure::message(
-                    "SG0050",
-                    format!("{endpoint} did not answer within {}s", TIMEOUT.as_secs()),
-                ))
+                let text = format!("{endpoint} did not answer within {}s", TIMEOUT.as_secs());
+                Err(Failure::message("SG0050", text))
             })
-    })?;
-    let now = SystemClock.now();
-    let svids = svids
-        .iter()
-        .map(|svid| describe(svid, now))
-        .collect::<Result<Vec<_>, _>>()?;
-    match arguments.output {
-        OutputFormat::Json => output::print_json(&Fetched { svids }),
-        OutputFormat::Text => output::print(&svids.iter().map(Svid::text).collect::<String>()),
-    }
+    })
 }
 
-async fn fetch(endpoint: &str) -> Result<Vec<X509Svid>, Failure> {
-    let failed = |error: &dyn std::error::Error| {
-        Failure::message(
-            "SG0050",
-            format!("{endpoint} gives no SVID: {}", crate::failure::chain(error)),
-        )
-    };
-    let client = WorkloadApiClient::connect_to(endpoint)
-        .await
-        .map_err(|error| {
-            failed(&error).help("is Sidegate running? `sidegate up` prints its socket")
-        })?;
-    client.fetch_all_x509_svids().await.map_err(|error| {
-        failed(&error).help("an entry must match this process, such as unix:uid:<id -u>")
-    })
+/// The Workload API gives nothing.
+fn refused(error: WorkloadApiError) -> Failure {
+    let text = format!("the Workload API gives no SVID: {}", chain(&error));
+    Failure::message("SG0050", text)
+        .help("an entry must match this process, such as unix:uid:<id -u>")
 }
 
 /// A bare path is a Unix socket.
@@ -86,46 +56,6 @@ fn endpoint(socket: &str) -> String {
     format!("unix://{}", path.display())
 }
 
-fn describe(svid: &X509Svid, now: SystemTime) -> Result<Svid, Failure> {
-    let chain: Vec<_> = svid
-        .cert_chain()
-        .iter()
-        .map(|certificate| certificate.as_bytes().to_vec().into())
-        .collect();
-    let leaf = chain
-        .first()
-        .ok_or_else(|| Failure::message("SG0051", "an SVID has no certificate"))?;
-    let identity = PeerIdentity::from_leaf(leaf).map_err(|error| Failure::new("SG0051", &error))?;
-    let rfc3339 = |time| humantime::format_rfc3339_seconds(time).to_string();
-    Ok(Svid {
-        spiffe_id: svid.spiffe_id().to_string(),
-        hint: svid.hint().map(ToOwned::to_owned),
-        not_before: rfc3339(identity.validity.not_before),
-        not_after: rfc3339(identity.validity.not_after),
-        chain: certificates_pem(&chain),
-        left: identity
-            .validity
-            .not_after
-            .duration_since(now)
-            .unwrap_or_default(),
-    })
-}
-
-impl Svid {
-    fn text(&self) -> String {
-        let left = Duration::from_secs(self.left.as_secs());
-        let hint = self
-            .hint
-            .as_ref()
-            .map(|hint| format!("Hint:       {hint}\n"));
-        format!(
-            "SPIFFE ID:  {}\n{}Valid from: {}\nValid to:   {} ({} left)\n{}",
-            self.spiffe_id,
-            hint.unwrap_or_default(),
-            self.not_before,
-            self.not_after,
-            humantime::format_duration(left),
-            self.chain,
-        )
-    }
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }

@@ -54,6 +54,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         dns_names: Vec::new(),
         ttl: None,
         hint: None,
+        audiences: vec!["demo".to_owned()],
     };
     let mut components = Vec::new();
     let (name, selector, target) = match arguments.upstream {
@@ -86,6 +87,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         dns_names: vec!["localhost".to_owned()],
         ttl: None,
         hint: None,
+        audiences: Vec::new(),
     };
     Ok(Config {
         svid_files: vec![SvidFile {

@@ -119,6 +119,7 @@ impl Lowering<'_> {
             spiffe_id: spiffe_id?,
             selectors: selectors?,
             dns_names,
+            audiences: raw.audiences,
             ttl,
             hint: raw.hint,
         })

@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) dns_names: Vec<String>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) hint: Option<String>,
+    /// Audiences of the JWT-SVIDs that the workload may ask for.
+    pub(crate) audiences: Vec<String>,
 }
 
 /// `[workload_api]`.

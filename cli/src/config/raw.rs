@@ -49,6 +49,8 @@ pub(super) struct RawEntry {
     pub(super) selectors: Option<Vec<String>>,
     #[serde(default)]
     pub(super) dns_names: Vec<String>,
+    #[serde(default)]
+    pub(super) audiences: Vec<String>,
     pub(super) ttl: Option<String>,
     pub(super) hint: Option<String>,
 }

@@ -205,6 +205,7 @@ fn what_is_written_is_what_is_used() {
         spiffe_id = "spiffe://td.example/web"
         selectors = ["unix:uid:1000", "unix:gid:1000"]
         dns_names = ["web.example"]
+        audiences = ["shop"]
         ttl = "24h"
         hint = "internal"
         [workload_api]
@@ -251,6 +252,7 @@ fn what_is_written_is_what_is_used() {
                 spiffe_id: id.clone(),
                 selectors: vec!["unix:uid:1000".to_owned(), "unix:gid:1000".to_owned()],
                 dns_names: vec!["web.example".to_owned()],
+                audiences: vec!["shop".to_owned()],
                 ttl: Some(Duration::from_secs(24 * 3600)),
                 hint: Some("internal".to_owned()),
             }],

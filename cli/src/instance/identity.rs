@@ -8,6 +8,7 @@ use sidegate_identity::authority::EmbeddedAuthority;
 use sidegate_identity::clock::Clock;
 use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
+use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
 use sidegate_identity::selector::Kind;
 use sidegate_identity::source::SvidSource;
@@ -35,6 +36,7 @@ pub(super) fn entries(
         dns_names: entry.dns_names.clone(),
         ttl: entry.ttl,
         hint: entry.hint.clone().unwrap_or_default(),
+        audiences: entry.audiences.clone(),
     });
     Entry::check_all(requests, &config.identity.trust_domain).map_err(|errors| match source {
         Some(source) => {
@@ -77,8 +79,20 @@ impl IdentityPlane {
             clock.now(),
         )
         .map_err(|error| Failure::new(error.code(), &error))?;
-        let source = EmbeddedSource::new(authority, entries, Arc::clone(clock), metrics.clone())
-            .map_err(|error| Failure::new(error.code(), &error))?;
+        let jwt_authority = JwtAuthority::open(
+            state.path().join("jwt_keys.json"),
+            config.identity.trust_domain.clone(),
+            clock.now(),
+        )
+        .map_err(|error| Failure::new(error.code(), &error))?;
+        let source = EmbeddedSource::new(
+            authority,
+            jwt_authority,
+            entries,
+            Arc::clone(clock),
+            metrics.clone(),
+        )
+        .map_err(|error| Failure::new(error.code(), &error))?;
         Ok(Self {
             source: Arc::new(source),
             attestor,

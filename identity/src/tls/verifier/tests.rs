@@ -79,6 +79,7 @@ fn verifier(bundles: &[(&str, &Authority)]) -> SpiffeVerifier {
         trust_domain: TrustDomain::new("one.test").unwrap(),
         issued: Vec::new(),
         bundles,
+        jwt_bundles: BTreeMap::new(),
     };
     let (_, receiver) = watch::channel(Arc::new(identities));
     SpiffeVerifier::new(
@@ -276,6 +277,7 @@ fn an_svid_counts_only_in_its_time_and_not_after_its_trust_domain_is_withdrawn()
         trust_domain: TrustDomain::new("one.test").unwrap(),
         issued: Vec::new(),
         bundles: BTreeMap::new(),
+        jwt_bundles: BTreeMap::new(),
     };
     let empty = Arc::new(X509Bundle::new(Vec::new()).unwrap());
     identities

@@ -9,6 +9,7 @@ use sidegate_identity::authority::EmbeddedAuthority;
 use sidegate_identity::clock::SystemClock;
 use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
+use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
 use sidegate_identity::source::SvidSource;
 
@@ -30,9 +31,12 @@ fn identities() -> Arc<Identities> {
     let path = directory.path().join("authority.pem");
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let ttl = Duration::from_secs(60);
-    let authority = EmbeddedAuthority::open(path, trust_domain, ttl, now).unwrap();
+    let authority = EmbeddedAuthority::open(path, trust_domain.clone(), ttl, now).unwrap();
     let clock = Arc::new(SystemClock);
-    let source = EmbeddedSource::new(authority, entries, clock, IdentityMetrics::default());
+    let path = directory.path().join("jwt_keys.json");
+    let jwt_authority = JwtAuthority::open(path, trust_domain.clone(), now).unwrap();
+    let metrics = IdentityMetrics::default();
+    let source = EmbeddedSource::new(authority, jwt_authority, entries, clock, metrics);
     Arc::clone(&source.unwrap().watch().borrow())
 }
 

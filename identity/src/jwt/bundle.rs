@@ -1,0 +1,80 @@
+//! The public keys of one trust domain's JWT-SVIDs, as a JWK Set (RFC 7517).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use spiffe::{JwtBundle as Parsed, TrustDomain};
+
+/// A JWK Set, as text for clients and parsed for our own verification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtBundle {
+    jwks: String,
+    parsed: Parsed,
+}
+
+/// A JWK Set that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the JWK Set of `{trust_domain}` cannot be used")]
+pub struct JwtBundleError {
+    trust_domain: TrustDomain,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A P-256 public key.
+#[derive(Debug, Serialize)]
+pub(super) struct Jwk<'a> {
+    kty: &'static str,
+    crv: &'static str,
+    alg: &'static str,
+    #[serde(rename = "use")]
+    purpose: &'static str,
+    kid: &'a str,
+    x: String,
+    y: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Jwks<'a> {
+    keys: Vec<Jwk<'a>>,
+}
+
+impl<'a> Jwk<'a> {
+    /// From an uncompressed point: 4, then 32 bytes each of x and y (SEC 1 section 2.3.3).
+    pub(super) fn new(kid: &'a str, point: &[u8]) -> Option<Self> {
+        let (x, y) = point.strip_prefix(&[4])?.split_at_checked(32)?;
+        Some(Self {
+            kty: "EC",
+            crv: "P-256",
+            alg: "ES256",
+            purpose: "jwt-svid",
+            kid,
+            x: URL_SAFE_NO_PAD.encode(x),
+            y: URL_SAFE_NO_PAD.encode(y),
+        })
+    }
+}
+
+impl JwtBundle {
+    pub(super) fn from_keys(
+        trust_domain: &TrustDomain,
+        keys: Vec<Jwk<'_>>,
+    ) -> Result<Self, JwtBundleError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| JwtBundleError {
+            trust_domain: trust_domain.clone(),
+            source,
+        };
+        let jwks = serde_json::to_string(&Jwks { keys }).map_err(|error| failed(error.into()))?;
+        let parsed = Parsed::from_jwt_authorities(trust_domain.clone(), jwks.as_bytes())
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { jwks, parsed })
+    }
+
+    /// The JWK Set, JSON.
+    pub fn jwks(&self) -> &str {
+        &self.jwks
+    }
+
+    pub(super) fn parsed(&self) -> &Parsed {
+        &self.parsed
+    }
+}
