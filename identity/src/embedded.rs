@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::authority::{AuthorityError, EmbeddedAuthority};
+use crate::chain;
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
@@ -265,15 +266,4 @@ fn renewal(svid: &X509Svid, now: SystemTime) -> SystemTime {
         .duration_since(now)
         .unwrap_or(Duration::ZERO);
     now + left.mul_f64(rand::random_range(0.45..=0.55)).max(SHORTEST)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

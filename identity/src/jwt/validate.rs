@@ -60,7 +60,7 @@ pub fn validate(
 ) -> Result<ValidJwtSvid, InvalidJwtSvid> {
     let invalid = |reason: String| InvalidJwtSvid { reason };
     let svid = JwtSvid::parse_and_validate(token, &Bundles(bundles), &[audience])
-        .map_err(|error| invalid(error.to_string()))?;
+        .map_err(|error| invalid(crate::chain(&error)))?;
     let mut claims =
         claims(token).ok_or_else(|| invalid("its claims cannot be read".to_owned()))?;
     if let Some(audience @ Value::String(_)) = claims.get("aud").cloned() {

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use serde::Serialize;
+use spiffe::transport::{GrpcStatusCode, TransportError};
 use spiffe::{JwtSvid, WorkloadApiError};
 
 use super::{ask, refused, rfc3339};
@@ -61,8 +62,10 @@ pub(in crate::commands) fn validate(arguments: &ValidateArguments) -> Result<boo
         match client.validate_jwt_token(&arguments.audience, &token).await {
             Ok(svid) => Ok(Ok(svid.spiffe_id().to_string())),
             // The API's word for a token that is not valid.
-            Err(WorkloadApiError::Transport(error)) if is_invalid_argument(&error) => {
-                Ok(Err(crate::failure::chain(&error)))
+            Err(WorkloadApiError::Transport(TransportError::Status(status)))
+                if status.code() == GrpcStatusCode::InvalidArgument =>
+            {
+                Ok(Err(status.message().to_owned()))
             }
             Err(error) => Err(refused(error)),
         }
@@ -78,14 +81,6 @@ pub(in crate::commands) fn validate(arguments: &ValidateArguments) -> Result<boo
         (OutputFormat::Text, Err(reason)) => output::print(&format!("not valid: {reason}\n"))?,
     }
     Ok(validated.valid)
-}
-
-fn is_invalid_argument(error: &spiffe::transport::TransportError) -> bool {
-    matches!(
-        error,
-        spiffe::transport::TransportError::Status(status)
-            if status.code() == spiffe::transport::GrpcStatusCode::InvalidArgument
-    )
 }
 
 /// The token as given, or from standard input: arguments can be seen by other users.
