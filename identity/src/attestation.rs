@@ -1,7 +1,10 @@
 //! Attestation: finding out what a workload is, without asking it.
 
 mod component;
+mod executable;
+mod socket;
 mod unix;
 
 pub use component::{ComponentFacts, listener_selectors};
-pub use unix::{AttestError, Caller, UnixAttestor, UnixListenerStream, UnixPeer};
+pub use socket::{UnixListenerStream, UnixPeer};
+pub use unix::{AttestError, Caller, UnixAttestor};

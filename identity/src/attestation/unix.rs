@@ -4,40 +4,23 @@
 //! only if the process that connected is still alive after it was read: then its pid cannot have
 //! been given to another one meanwhile. A pidfd, taken at accept, tells that.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::future::Future;
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
-use tokio_stream::Stream;
-use tonic::transport::server::Connected;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
+use super::executable::ExecutableHashes;
 use crate::metrics::IdentityMetrics;
 use crate::selector::{Kind, Selector};
-
-/// A larger executable is not hashed, so that a workload cannot keep the attestor busy.
-const MAX_EXECUTABLE: u64 = 512 * 1024 * 1024;
-
-/// More connections at once are turned away, so that one user cannot take all descriptors.
-const MAX_CONNECTIONS_OF_A_USER: usize = 256;
-
-/// How long to wait when nothing can be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Attestations at once; the others wait, and leave threads to the rest of the process.
 const MAX_ATTESTATIONS: usize = 16;
@@ -54,7 +37,8 @@ pub struct Caller {
 /// Finds the selectors of a caller.
 #[derive(Debug, Clone)]
 pub struct UnixAttestor {
-    hash_executables: bool,
+    /// Where an entry asks for `unix:sha256`.
+    hashes: Option<Arc<ExecutableHashes>>,
     metrics: IdentityMetrics,
     turns: Arc<Semaphore>,
 }
@@ -75,12 +59,6 @@ pub enum AttestError {
         /// Why not.
         #[source]
         source: io::Error,
-    },
-    /// Its executable is larger than is hashed.
-    #[error("the executable of process {pid} is too large to be hashed")]
-    TooLarge {
-        /// The process.
-        pid: i32,
     },
 }
 
@@ -132,7 +110,7 @@ impl UnixAttestor {
     /// `hash_executables`: whether any entry asks for `unix:sha256`.
     pub fn new(hash_executables: bool, metrics: IdentityMetrics) -> Self {
         Self {
-            hash_executables,
+            hashes: hash_executables.then(Arc::default),
             metrics,
             turns: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
         }
@@ -143,10 +121,10 @@ impl UnixAttestor {
     /// # Errors
     /// Every failure means that nothing is known of the caller.
     pub async fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestError> {
-        let hash = self.hash_executables;
+        let hashes = self.hashes.clone();
         let caller = caller.clone();
         let _turn = self.turns.acquire().await.map_err(|_| AttestError::Gone)?;
-        let attested = tokio::task::spawn_blocking(move || attest(&caller, hash))
+        let attested = tokio::task::spawn_blocking(move || attest(&caller, hashes.as_deref()))
             .await
             .unwrap_or(Err(AttestError::Gone));
         self.metrics.attested(attested.is_ok());
@@ -154,7 +132,10 @@ impl UnixAttestor {
     }
 }
 
-fn attest(caller: &Caller, hash: bool) -> Result<Vec<Selector>, AttestError> {
+fn attest(
+    caller: &Caller,
+    hashes: Option<&ExecutableHashes>,
+) -> Result<Vec<Selector>, AttestError> {
     let mut selectors = vec![
         Selector::attested(Kind::UnixUid, caller.uid.to_string()),
         Selector::attested(Kind::UnixGid, caller.gid.to_string()),
@@ -177,14 +158,16 @@ fn attest(caller: &Caller, hash: bool) -> Result<Vec<Selector>, AttestError> {
         Ok(path) => {
             let path = path.to_string_lossy().into_owned();
             selectors.push(Selector::attested(Kind::UnixPath, path));
-            if hash {
-                match hash_executable(caller, &proc.join("exe")) {
+            if let Some(hashes) = hashes {
+                match hashes.hash(&proc.join("exe")) {
                     Ok(digest) => selectors.push(Selector::attested(Kind::UnixSha256, digest)),
-                    Err(error) => info!(code = "SG0134", %error, "an executable is not hashed"),
+                    Err(error) => {
+                        info!(code = "SG0134", pid = caller.pid, %error, "an executable is not hashed");
+                    }
                 }
             }
         }
-        Err(error) => tracing::debug!(pid = caller.pid, %error, "the executable's path is hidden"),
+        Err(error) => debug!(pid = caller.pid, %error, "the executable's path is hidden"),
     }
     if caller.is_alive() {
         Ok(selectors)
@@ -201,23 +184,6 @@ fn supplementary_groups(status: &str) -> impl Iterator<Item = &str> {
         .split_ascii_whitespace()
 }
 
-fn hash_executable(caller: &Caller, path: &std::path::Path) -> Result<String, AttestError> {
-    let unreadable = || caller.unreadable("the executable");
-    let mut file = File::open(path).map_err(unreadable())?;
-    if file.metadata().map_err(unreadable())?.len() > MAX_EXECUTABLE {
-        return Err(AttestError::TooLarge { pid: caller.pid });
-    }
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer).map_err(unreadable())? {
-            0 => break,
-            length => context.update(buffer.get(..length).unwrap_or_default()),
-        }
-    }
-    Ok(crate::hex(context.finish().as_ref()))
-}
-
 fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
     Ok(rustix::process::pidfd_open(
@@ -226,164 +192,10 @@ fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// A connection whose caller is known.
-#[derive(Debug)]
-pub struct UnixPeer {
-    stream: UnixStream,
-    caller: Caller,
-    _counted: Counted,
-}
-
-/// Accepts connections and finds out who each is from; for tonic's `serve_with_incoming`.
-#[derive(Debug)]
-pub struct UnixListenerStream {
-    listener: UnixListener,
-    connections: Arc<Mutex<HashMap<u32, usize>>>,
-    /// Set after a failure, until accepting is tried again.
-    pause: Option<Pin<Box<Sleep>>>,
-}
-
-/// One connection of a user; dropping it is its end.
-#[derive(Debug)]
-struct Counted {
-    uid: u32,
-    connections: Arc<Mutex<HashMap<u32, usize>>>,
-}
-
-impl UnixListenerStream {
-    /// Accepts on a bound socket.
-    pub fn new(listener: UnixListener) -> Self {
-        Self {
-            listener,
-            connections: Arc::default(),
-            pause: None,
-        }
-    }
-
-    /// Counts a connection, unless its user has as many as one may.
-    fn count(&self, uid: u32) -> Option<Counted> {
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let open = connections.entry(uid).or_default();
-        if *open >= MAX_CONNECTIONS_OF_A_USER {
-            return None;
-        }
-        *open += 1;
-        Some(Counted {
-            uid,
-            connections: Arc::clone(&self.connections),
-        })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = connections.get_mut(&self.uid) {
-            *open -= 1;
-            if *open == 0 {
-                connections.remove(&self.uid);
-            }
-        }
-    }
-}
-
-impl Stream for UnixListenerStream {
-    type Item = io::Result<UnixPeer>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(context));
-                self.pause = None;
-            }
-            let stream = match ready!(self.listener.poll_accept(context)) {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, most often: others must end first.
-                    warn!(code = "SG0132", %error, "the Workload API's socket does not accept");
-                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
-                    continue;
-                }
-            };
-            match Caller::of(&stream) {
-                Ok(caller) => match self.count(caller.uid()) {
-                    Some(counted) => {
-                        return Poll::Ready(Some(Ok(UnixPeer {
-                            stream,
-                            caller,
-                            _counted: counted,
-                        })));
-                    }
-                    None => debug!(
-                        code = "SG0133",
-                        uid = caller.uid(),
-                        "a caller is turned away: its user has too many connections",
-                    ),
-                },
-                Err(error) => {
-                    warn!(code = "SG0131", %error, "a caller is turned away: the kernel does not say who it is");
-                }
-            }
-        }
-    }
-}
-
-impl Connected for UnixPeer {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for UnixPeer {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for UnixPeer {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixListener;
+
     use super::*;
 
     async fn pair() -> (UnixStream, tempfile::TempDir) {
