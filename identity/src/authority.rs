@@ -1,6 +1,8 @@
 //! The embedded certificate authority: a root that signs an intermediate that signs SVIDs.
 //!
-//! One file holds both certificates and both keys, so that replacing it is one atomic step.
+//! Roots follow one another as `slots.rs` says: published long before they sign, and as long as
+//! what they signed may be in use. Intermediates are renewed at half of their life; the bundle does
+//! not change by it.
 
 mod state;
 mod template;
@@ -12,13 +14,15 @@ use std::time::{Duration, SystemTime};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::CertificateDer;
 use spiffe::TrustDomain;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
+use crate::slots::{self, Phase, Slot};
 use crate::svid::{UnusableKey, UnusableRoot, Validity, X509Bundle, X509Svid};
-use state::SigningCertificate;
+use state::{Authority, SigningCertificate};
 
-const ROOT_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long an intermediate may live at most.
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Certificates count from a little before they are made, for peers whose clocks are behind.
@@ -28,9 +32,17 @@ const BACKDATE: Duration = Duration::from_secs(10);
 pub struct EmbeddedAuthority {
     path: PathBuf,
     trust_domain: TrustDomain,
-    default_ttl: Duration,
-    root: SigningCertificate,
-    intermediate: RwLock<Arc<SigningCertificate>>,
+    lifetimes: Lifetimes,
+    slots: RwLock<Vec<Slot<Authority>>>,
+}
+
+/// How long what the authority makes may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// A root. Its successor is published at half of it, and signs from the last sixth on.
+    pub root: Duration,
+    /// An SVID whose entry sets none.
+    pub svid: Duration,
 }
 
 /// What goes wrong with the authority.
@@ -85,97 +97,98 @@ pub enum AuthorityError {
 impl EmbeddedAuthority {
     /// Opens the authority in `path`, or makes one where there is no file yet.
     ///
-    /// `default_ttl` is the lifetime of SVIDs whose entry sets none.
-    ///
     /// # Errors
     /// A file that is there and cannot be used is never overwritten.
     pub fn open(
         path: PathBuf,
         trust_domain: TrustDomain,
-        default_ttl: Duration,
+        lifetimes: Lifetimes,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        let authority = match state::load(&path, &trust_domain)? {
-            Some((root, intermediate)) => Self {
-                path,
-                trust_domain,
-                default_ttl,
-                root,
-                intermediate: RwLock::new(Arc::new(intermediate)),
-            },
-            None => Self::create(path, trust_domain, default_ttl, now)?,
+        let slots = state::load(&path, &trust_domain)?;
+        let known: Vec<_> = roots(&slots);
+        let authority = Self {
+            path,
+            trust_domain,
+            lifetimes,
+            slots: RwLock::new(slots),
         };
-        if !authority.root.validity.contains(now) {
-            return Err(AuthorityError::Expired {
-                path: authority.path,
-            });
+        authority.advance(now)?;
+        let trust_domain = &authority.trust_domain;
+        if known.is_empty() {
+            info!(%trust_domain, "a new CA is made: peers need its bundle");
+        } else if !roots(&authority.slots())
+            .iter()
+            .any(|root| known.contains(root))
+        {
+            warn!(
+                code = "SG0119",
+                %trust_domain,
+                "the CA expired while stopped and is replaced: peers need the new bundle",
+            );
         }
-        authority.renew_intermediate(now)?;
         Ok(authority)
     }
 
-    fn create(
-        path: PathBuf,
-        trust_domain: TrustDomain,
-        default_ttl: Duration,
-        now: SystemTime,
-    ) -> Result<Self, AuthorityError> {
-        let root = template::root(&trust_domain, span(now, ROOT_LIFETIME))?;
-        let intermediate =
-            template::intermediate(&trust_domain, &root, span(now, INTERMEDIATE_LIFETIME))?;
-        state::store(&path, &root, &intermediate)?;
-        tracing::info!(%trust_domain, "a new CA is made: peers need its bundle");
-        Ok(Self {
-            path,
-            trust_domain,
-            default_ttl,
-            root,
-            intermediate: RwLock::new(Arc::new(intermediate)),
-        })
-    }
-
-    /// Makes a new intermediate once half of the old one's life is over. The bundle, which holds
-    /// roots only, does not change by it.
+    /// Prepares, activates and retires roots as their time comes, and renews the intermediate. Says
+    /// whether the bundle changed.
     ///
     /// # Errors
-    /// The old intermediate stays in use.
-    pub fn renew_intermediate(&self, now: SystemTime) -> Result<bool, AuthorityError> {
-        if now < self.intermediate().validity.tenth(5) {
-            return Ok(false);
+    /// Everything stays as it was.
+    pub fn advance(&self, now: SystemTime) -> Result<bool, AuthorityError> {
+        let mut slots = self.slots();
+        let changed = slots::advance(&mut slots, now, || self.make(now))?;
+        let mut renewed = false;
+        for slot in slots.iter_mut().filter(|slot| slot.phase == Phase::Active) {
+            if now >= slot.authority.intermediate.validity.tenth(5) {
+                slot.authority.intermediate = self.intermediate(&slot.authority.root, now)?;
+                renewed = true;
+            }
         }
-        let mut validity = span(now, INTERMEDIATE_LIFETIME);
-        validity.not_after = validity.not_after.min(self.root.validity.not_after);
-        let renewed = template::intermediate(&self.trust_domain, &self.root, validity)?;
-        state::store(&self.path, &self.root, &renewed)?;
-        *self
-            .intermediate
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
-        Ok(true)
+        if changed || renewed {
+            state::store(&self.path, &slots)?;
+            *self.slots.write().unwrap_or_else(PoisonError::into_inner) = slots;
+        }
+        Ok(changed)
     }
 
-    /// The bundle that verifies what this authority signs.
+    /// The bundle that verifies what this authority signs, or will sign, or has signed.
     ///
     /// # Errors
-    /// When the root is not usable as one.
+    /// When a root is not usable as one.
     pub fn bundle(&self) -> Result<X509Bundle, AuthorityError> {
-        Ok(X509Bundle::new(vec![self.root.certificate.clone()])?)
+        Ok(X509Bundle::new(roots(&self.slots()))?)
     }
 
-    fn intermediate(&self) -> Arc<SigningCertificate> {
-        Arc::clone(
-            &self
-                .intermediate
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-}
-
-impl EmbeddedAuthority {
     /// The trust domain in which it signs.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    fn slots(&self) -> Vec<Slot<Authority>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.clone()
+    }
+
+    fn make(&self, now: SystemTime) -> Result<Authority, AuthorityError> {
+        let root = template::root(&self.trust_domain, span(now, self.lifetimes.root))?;
+        let intermediate = self.intermediate(&root, now)?;
+        let root = Arc::new(root);
+        Ok(Authority { root, intermediate })
+    }
+
+    fn intermediate(
+        &self,
+        root: &SigningCertificate,
+        now: SystemTime,
+    ) -> Result<Arc<SigningCertificate>, AuthorityError> {
+        let mut validity = span(now, INTERMEDIATE_LIFETIME.min(self.lifetimes.root / 2));
+        validity.not_after = validity.not_after.min(root.validity.not_after);
+        Ok(Arc::new(template::intermediate(
+            &self.trust_domain,
+            root,
+            validity,
+        )?))
     }
 
     /// A new key and an X.509-SVID for it.
@@ -183,13 +196,15 @@ impl EmbeddedAuthority {
     /// # Errors
     /// When the signer's time is over, or signing fails.
     pub fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
-        let signer = self.intermediate();
-        let mut validity = span(now, entry.ttl().unwrap_or(self.default_ttl));
+        let slots = self.slots();
+        let expired = || AuthorityError::Expired {
+            path: self.path.clone(),
+        };
+        let signer = &slots::active(&slots).ok_or_else(expired)?.intermediate;
+        let mut validity = span(now, entry.ttl().unwrap_or(self.lifetimes.svid));
         validity.not_after = validity.not_after.min(signer.validity.not_after);
         if validity.not_after <= now {
-            return Err(AuthorityError::Expired {
-                path: self.path.clone(),
-            });
+            return Err(expired());
         }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf: CertificateDer<'static> = template::leaf(entry, validity)?
@@ -217,6 +232,14 @@ impl AuthorityError {
             Self::Sign(_) | Self::Key(_) | Self::Root(_) => "SG0124",
         }
     }
+}
+
+/// The roots of all phases.
+fn roots(slots: &[Slot<Authority>]) -> Vec<CertificateDer<'static>> {
+    let roots = slots
+        .iter()
+        .map(|slot| slot.authority.root.certificate.clone());
+    roots.collect()
 }
 
 /// From a little before now, for so long; whole seconds, as certificates count.

@@ -23,7 +23,7 @@ use crate::entry::Entry;
 use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
 use crate::metrics::IdentityMetrics;
 use crate::source::{Issuer, SvidSource};
-use crate::svid::{Identities, Issued, X509Svid};
+use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
 
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -151,17 +151,12 @@ impl EmbeddedSource {
     /// Renews what is due, and publishes the new generation.
     fn rotate(&self, schedule: &mut [SystemTime]) {
         let now = self.clock.now();
-        if let Err(failure) = self.authority.renew_intermediate(now) {
-            error!(
-                code = failure.code(),
-                error = chain(&failure),
-                "the intermediate is not renewed"
-            );
-        }
         let current = Arc::clone(&self.sender.borrow());
         let mut issued = current.issued.clone();
+        let mut bundles = current.bundles.clone();
         let mut jwt_bundles = current.jwt_bundles.clone();
-        let mut changed = self.advance_jwt(&mut jwt_bundles, now);
+        let mut changed = self.advance_x509(&mut bundles, now);
+        changed |= self.advance_jwt(&mut jwt_bundles, now);
         for (slot, due) in issued.iter_mut().zip(schedule) {
             if *due > now + BATCH && slot.svid.validity().contains(now) {
                 continue;
@@ -192,9 +187,39 @@ impl EmbeddedSource {
                 generation,
                 trust_domain: current.trust_domain.clone(),
                 issued,
-                bundles: current.bundles.clone(),
+                bundles,
                 jwt_bundles,
             }));
+        }
+    }
+
+    /// Brings the roots and the intermediate to where they must be now. Says whether the bundle
+    /// changed.
+    fn advance_x509(
+        &self,
+        bundles: &mut BTreeMap<TrustDomain, Arc<X509Bundle>>,
+        now: SystemTime,
+    ) -> bool {
+        let advanced = self.authority.advance(now).and_then(|changed| {
+            let bundle = changed.then(|| self.authority.bundle());
+            bundle.transpose()
+        });
+        match advanced {
+            Ok(Some(bundle)) => {
+                let trust_domain = self.authority.trust_domain().clone();
+                info!(%trust_domain, roots = bundle.roots().len(), "the X.509 bundle changes");
+                bundles.insert(trust_domain, Arc::new(bundle));
+                true
+            }
+            Ok(None) => false,
+            Err(failure) => {
+                error!(
+                    code = failure.code(),
+                    error = chain(&failure),
+                    "the CA is not renewed"
+                );
+                false
+            }
         }
     }
 

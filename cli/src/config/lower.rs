@@ -10,8 +10,8 @@ use super::diagnostic::Diagnostic;
 use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
-    Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log, Policy, Proxy,
-    SvidFile, Target, Timeouts, WorkloadApi,
+    Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener, Log, Policy,
+    Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEntry, RawIdentity, RawListener, RawLog, RawPolicy,
@@ -88,12 +88,19 @@ impl Lowering<'_> {
             at.child("svid_ttl"),
             values::duration(Identity::TTL_RANGE),
         );
+        let embedded = raw.embedded.unwrap_or_default().0;
+        let root_ttl = self.optional(
+            embedded.root_ttl,
+            at.child("embedded").child("root_ttl"),
+            values::duration(Embedded::ROOT_TTL_RANGE),
+        );
         let entries = self.each(raw.entry, Key::entry, Self::entry);
         Some(Identity {
             trust_domain: trust_domain?,
             source: source.unwrap_or(IdentitySource::Embedded),
             state: state?,
             svid_ttl: svid_ttl.unwrap_or(Identity::DEFAULT_SVID_TTL),
+            embedded: root_ttl.map_or_else(Embedded::default, |root_ttl| Embedded { root_ttl }),
             entries,
         })
     }

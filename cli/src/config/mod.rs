@@ -28,8 +28,8 @@ use std::sync::Arc;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use key::Key;
 pub(crate) use model::{
-    AccessLogOutput, Admin, Component, Config, Entry, Identity, IdentitySource, Listener, Log,
-    LogFormat, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    AccessLogOutput, Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
+    Log, LogFormat, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 
 pub(crate) use values::upstream_authority;

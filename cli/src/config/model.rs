@@ -37,8 +37,16 @@ pub(crate) struct Identity {
     pub(crate) state: PathBuf,
     /// The lifetime of SVIDs whose entry names none.
     pub(crate) svid_ttl: Duration,
+    pub(crate) embedded: Embedded,
     /// In file order.
     pub(crate) entries: Vec<Entry>,
+}
+
+/// `[identity.embedded]`: the CA of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Embedded {
+    /// The lifetime of a root certificate.
+    pub(crate) root_ttl: Duration,
 }
 
 /// Where SVIDs come from.
@@ -168,6 +176,20 @@ impl Identity {
     /// What an SVID may live, by default or by its entry.
     pub(crate) const TTL_RANGE: RangeInclusive<Duration> =
         Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
+}
+
+impl Embedded {
+    /// What a root may live. Its successor is published at half of it.
+    pub(crate) const ROOT_TTL_RANGE: RangeInclusive<Duration> =
+        Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 60 * 60);
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self {
+            root_ttl: Duration::from_secs(365 * 24 * 60 * 60),
+        }
+    }
 }
 
 impl WorkloadApi {

@@ -38,8 +38,15 @@ pub(super) struct RawIdentity {
     pub(super) source: Option<String>,
     pub(super) state: Option<String>,
     pub(super) svid_ttl: Option<String>,
+    pub(super) embedded: Option<Table<RawEmbedded>>,
     #[serde(default)]
     pub(super) entry: Vec<Table<RawEntry>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEmbedded {
+    pub(super) root_ttl: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

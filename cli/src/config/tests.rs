@@ -8,8 +8,8 @@ use serde::Deserialize;
 use spiffe::{SpiffeId, TrustDomain};
 
 use super::raw::{
-    RawAdmin, RawComponent, RawConfig, RawEntry, RawIdentity, RawListener, RawLog, RawPolicy,
-    RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
+    RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 use super::*;
 
@@ -154,6 +154,7 @@ fn what_is_left_out_has_the_documented_default() {
             source: IdentitySource::Embedded,
             state: PathBuf::from("/etc/sidegate/state"),
             svid_ttl: Duration::from_secs(3600),
+            embedded: Embedded::default(),
             entries: Vec::new(),
         },
         workload_api: WorkloadApi {
@@ -201,6 +202,7 @@ fn what_is_written_is_what_is_used() {
         identity.source = "embedded"
         identity.state = "/var/lib/sidegate"
         identity.svid_ttl = "10s"
+        identity.embedded.root_ttl = "60s"
         [[identity.entry]]
         spiffe_id = "spiffe://td.example/web"
         selectors = ["unix:uid:1000", "unix:gid:1000"]
@@ -248,6 +250,9 @@ fn what_is_written_is_what_is_used() {
             source: IdentitySource::Embedded,
             state: PathBuf::from("/var/lib/sidegate"),
             svid_ttl: Duration::from_secs(10),
+            embedded: Embedded {
+                root_ttl: Duration::from_secs(60),
+            },
             entries: vec![Entry {
                 spiffe_id: id.clone(),
                 selectors: vec!["unix:uid:1000".to_owned(), "unix:gid:1000".to_owned()],
@@ -385,6 +390,7 @@ fn keys_of<'de, T: Deserialize<'de> + std::fmt::Debug>() -> Vec<String> {
 fn every_key_is_documented_under_its_section() {
     let sections = [
         ("[identity]", keys_of::<RawIdentity>()),
+        ("[identity.embedded]", keys_of::<RawEmbedded>()),
         ("[[identity.entry]]", keys_of::<RawEntry>()),
         ("[workload_api]", keys_of::<RawWorkloadApi>()),
         ("[admin]", keys_of::<RawAdmin>()),
@@ -407,7 +413,7 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let own = ["entry", "timeouts"].contains(&key.as_str());
+            let own = ["entry", "timeouts", "embedded"].contains(&key.as_str());
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use sidegate_identity::attestation::UnixAttestor;
-use sidegate_identity::authority::EmbeddedAuthority;
+use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::Clock;
 use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
@@ -75,7 +75,10 @@ impl IdentityPlane {
         let authority = EmbeddedAuthority::open(
             state.path().join("authority.pem"),
             config.identity.trust_domain.clone(),
-            config.identity.svid_ttl,
+            Lifetimes {
+                root: config.identity.embedded.root_ttl,
+                svid: config.identity.svid_ttl,
+            },
             clock.now(),
         )
         .map_err(|error| Failure::new(error.code(), &error))?;

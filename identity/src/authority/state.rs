@@ -1,8 +1,11 @@
-//! The authority on disk: root certificate, root key, intermediate certificate, intermediate key,
-//! as PEM in one file.
+//! The authorities on disk, as PEM in one file, so that replacing it is one atomic step.
+//!
+//! Each stands as root certificate, root key, intermediate certificate, intermediate key. The first
+//! is the active one; one whose time begins later is prepared, one whose time began before is old.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
@@ -12,8 +15,22 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::AuthorityError;
+use crate::slots::{Lived, Phase, Slot};
 use crate::svid::Validity;
 use crate::{durable, encoding};
+
+/// A root with the intermediate that signs for it.
+#[derive(Clone)]
+pub(super) struct Authority {
+    pub(super) root: Arc<SigningCertificate>,
+    pub(super) intermediate: Arc<SigningCertificate>,
+}
+
+impl Lived for Authority {
+    fn validity(&self) -> Validity {
+        self.root.validity
+    }
+}
 
 /// A certificate that signs others, with its key.
 pub(super) struct SigningCertificate {
@@ -28,16 +45,16 @@ impl SigningCertificate {
     }
 }
 
-/// Writes both certificates and keys in one step.
-pub(super) fn store(
-    path: &Path,
-    root: &SigningCertificate,
-    intermediate: &SigningCertificate,
-) -> Result<(), AuthorityError> {
-    let mut content = Zeroizing::new(String::with_capacity(4096));
-    for signer in [root, intermediate] {
-        content.push_str(&encoding::certificates_pem([&signer.certificate]));
-        content.push_str(&encoding::private_key_pem(signer.key.serialized_der()));
+/// Writes everything in one step, the active authority first.
+pub(super) fn store(path: &Path, slots: &[Slot<Authority>]) -> Result<(), AuthorityError> {
+    let (active, others): (Vec<_>, Vec<_>) =
+        slots.iter().partition(|slot| slot.phase == Phase::Active);
+    let mut content = Zeroizing::new(String::with_capacity(8192));
+    for slot in active.into_iter().chain(others) {
+        for signer in [&slot.authority.root, &slot.authority.intermediate] {
+            content.push_str(&encoding::certificates_pem([&signer.certificate]));
+            content.push_str(&encoding::private_key_pem(signer.key.serialized_der()));
+        }
     }
     durable::replace(path, content.as_bytes()).map_err(|source| AuthorityError::File {
         action: "write",
@@ -46,14 +63,14 @@ pub(super) fn store(
     })
 }
 
-/// Root and intermediate, or `None` where there is no file.
+/// The authorities; none where there is no file.
 pub(super) fn load(
     path: &Path,
     trust_domain: &TrustDomain,
-) -> Result<Option<(SigningCertificate, SigningCertificate)>, AuthorityError> {
+) -> Result<Vec<Slot<Authority>>, AuthorityError> {
     let content = match std::fs::read_to_string(path) {
         Ok(content) => Zeroizing::new(content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => {
             return Err(AuthorityError::File {
                 action: "read",
@@ -67,35 +84,62 @@ pub(super) fn load(
         problem,
     };
     let blocks = pem::parse_many(content.as_bytes()).map_err(|error| damaged(error.to_string()))?;
-    let [root, root_key, intermediate, intermediate_key] = blocks.as_slice() else {
+    let groups = blocks.chunks_exact(4);
+    if blocks.is_empty() || !groups.remainder().is_empty() {
         return Err(damaged(format!(
-            "it has {} PEM blocks, not 4",
+            "it has {} PEM blocks, not four for each authority",
             blocks.len()
         )));
-    };
-    let root = signer(root, root_key).map_err(damaged)?;
-    let intermediate = signer(intermediate, intermediate_key).map_err(damaged)?;
-    if !is_issued_by(&root, &root).map_err(damaged)?
-        || is_issued_by(&intermediate, &intermediate).map_err(damaged)?
-    {
-        return Err(damaged(
-            "its first certificate is no root, or its second no intermediate".to_owned(),
-        ));
     }
-    if !is_issued_by(&intermediate, &root).map_err(damaged)? {
-        return Err(damaged("its root did not sign its intermediate".to_owned()));
-    }
-    for signer in [&root, &intermediate] {
-        let found = authority_id(&signer.certificate).map_err(damaged)?;
-        if found != trust_domain.id_string() {
-            return Err(AuthorityError::ForeignTrustDomain {
-                path: path.to_owned(),
-                found,
-                wanted: trust_domain.clone(),
-            });
+    let authorities = groups
+        .map(|group| authority(group).map_err(damaged))
+        .collect::<Result<Vec<_>, _>>()?;
+    for authority in &authorities {
+        for signer in [&authority.root, &authority.intermediate] {
+            let found = authority_id(&signer.certificate).map_err(damaged)?;
+            if found != trust_domain.id_string() {
+                return Err(AuthorityError::ForeignTrustDomain {
+                    path: path.to_owned(),
+                    found,
+                    wanted: trust_domain.clone(),
+                });
+            }
         }
     }
-    Ok(Some((root, intermediate)))
+    let since = authorities
+        .first()
+        .map(|active| active.root.validity.not_before);
+    let slots = authorities
+        .into_iter()
+        .enumerate()
+        .map(|(index, authority)| {
+            let phase = match index {
+                0 => Phase::Active,
+                _ if Some(authority.root.validity.not_before) > since => Phase::Prepared,
+                _ => Phase::Old,
+            };
+            Slot { phase, authority }
+        });
+    Ok(slots.collect())
+}
+
+/// One authority, from its four blocks.
+fn authority(blocks: &[pem::Pem]) -> Result<Authority, String> {
+    let [root, root_key, intermediate, intermediate_key] = blocks else {
+        return Err("it has an authority that is not complete".to_owned());
+    };
+    let root = signer(root, root_key)?;
+    let intermediate = signer(intermediate, intermediate_key)?;
+    if !is_issued_by(&root, &root)? || is_issued_by(&intermediate, &intermediate)? {
+        return Err("it has no root where one should be, or no intermediate".to_owned());
+    }
+    if !is_issued_by(&intermediate, &root)? {
+        return Err("it has an intermediate that its root did not sign".to_owned());
+    }
+    Ok(Authority {
+        root: Arc::new(root),
+        intermediate: Arc::new(intermediate),
+    })
 }
 
 fn signer(certificate: &pem::Pem, key: &pem::Pem) -> Result<SigningCertificate, String> {

@@ -16,7 +16,9 @@ pub(super) fn root(
     validity: Validity,
 ) -> Result<SigningCertificate, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let params = signing(trust_domain, "Sidegate root", 1, validity)?;
+    // Roots that follow one another have names of their own, so that chains are told apart.
+    let name = format!("Sidegate root {:08x}", rand::random::<u32>());
+    let params = signing(trust_domain, &name, 1, validity)?;
     let certificate = params.self_signed(&key)?.into();
     Ok(SigningCertificate {
         certificate,

@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 use sidegate_identity::TrustDomain;
-use sidegate_identity::authority::EmbeddedAuthority;
+use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::SystemClock;
 use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
@@ -30,8 +30,11 @@ fn identities() -> Arc<Identities> {
     let entries = vec![entry("/a", "1"), entry("/b", "2")];
     let path = directory.path().join("authority.pem");
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let ttl = Duration::from_secs(60);
-    let authority = EmbeddedAuthority::open(path, trust_domain.clone(), ttl, now).unwrap();
+    let lifetimes = Lifetimes {
+        root: Duration::from_secs(3600),
+        svid: Duration::from_secs(60),
+    };
+    let authority = EmbeddedAuthority::open(path, trust_domain.clone(), lifetimes, now).unwrap();
     let clock = Arc::new(SystemClock);
     let path = directory.path().join("jwt_keys.json");
     let jwt_authority = JwtAuthority::open(path, trust_domain.clone(), now).unwrap();
