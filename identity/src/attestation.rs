@@ -1,5 +1,6 @@
 //! Attestation: finding out what a workload is, without asking it.
 
+mod authority;
 mod component;
 mod executable;
 mod socket;

@@ -7,6 +7,7 @@
     reason = "whatever goes wrong in a test fails it"
 )]
 
+mod authority;
 mod bad_input;
 mod component;
 mod envoy;

@@ -1,8 +1,8 @@
 //! SVIDs that live for ten seconds: nothing fails while they are replaced, and nothing outlives
 //! them.
 
-mod client;
-mod load;
+pub(crate) mod client;
+pub(crate) mod load;
 
 use std::collections::BTreeSet;
 use std::fs;

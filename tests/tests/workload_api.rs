@@ -104,7 +104,7 @@ async fn new_svids_are_streamed_before_the_old_ones_expire() {
 async fn a_call_without_the_security_header_is_an_invalid_argument() {
     let state = folder();
     let gate = Sidegate::up(state.path(), NO_ARGUMENTS);
-    for method in ["FetchX509SVID", "FetchX509Bundles"] {
+    for method in ["FetchX509SVID", "FetchX509Bundles", "FetchJWTBundles"] {
         for header in [None, Some("false"), Some("")] {
             let status = first_response(&gate.ready.workload_socket, method, header)
                 .await
@@ -122,13 +122,7 @@ async fn a_call_without_the_security_header_is_an_invalid_argument() {
 async fn the_profiles_that_we_do_not_serve_are_unimplemented() {
     let state = folder();
     let gate = Sidegate::up(state.path(), NO_ARGUMENTS);
-    for method in [
-        "FetchJWTSVID",
-        "FetchJWTBundles",
-        "ValidateJWTSVID",
-        "FetchWITSVID",
-        "FetchWITBundles",
-    ] {
+    for method in ["FetchWITSVID", "FetchWITBundles"] {
         let status = first_response(&gate.ready.workload_socket, method, Some("true"))
             .await
             .expect_err("it is refused");

@@ -5,6 +5,7 @@ mod x509;
 
 use std::time::{Duration, SystemTime};
 
+use spiffe::transport::TransportError;
 use spiffe::{WorkloadApiClient, WorkloadApiError};
 
 use super::block_on;
@@ -40,11 +41,20 @@ fn ask<T>(
     })
 }
 
-/// The Workload API gives nothing.
+/// The Workload API refuses, in its own words.
 fn refused(error: WorkloadApiError) -> Failure {
-    let text = format!("the Workload API gives no SVID: {}", chain(&error));
-    Failure::message("SG0050", text)
-        .help("an entry must match this process, such as unix:uid:<id -u>")
+    let words = match &error {
+        WorkloadApiError::PermissionDenied(words) => words.clone(),
+        WorkloadApiError::Transport(TransportError::Status(status)) => status.message().to_owned(),
+        _ => chain(&error),
+    };
+    let failure = Failure::message("SG0050", format!("the Workload API refuses: {words}"));
+    match error {
+        WorkloadApiError::NoIdentityIssued => {
+            failure.help("an entry must match this process, such as unix:uid:<id -u>")
+        }
+        _ => failure,
+    }
 }
 
 /// A bare path is a Unix socket.

@@ -15,6 +15,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
+use super::authority::AuthorityFilter;
 use super::unix::Caller;
 
 /// More connections at once are turned away, so that one user cannot take all descriptors.
@@ -28,6 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct UnixPeer {
     stream: UnixStream,
     caller: Caller,
+    authority: AuthorityFilter,
     _counted: Counted,
 }
 
@@ -114,6 +116,7 @@ impl Stream for UnixListenerStream {
                         return Poll::Ready(Some(Ok(UnixPeer {
                             stream,
                             caller,
+                            authority: AuthorityFilter::default(),
                             _counted: counted,
                         })));
                     }
@@ -145,7 +148,12 @@ impl AsyncRead for UnixPeer {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(fresh) = buffer.filled_mut().get_mut(before..) {
+            self.authority.pass(fresh);
+        }
+        polled
     }
 }
 

@@ -49,14 +49,6 @@ fn damaged_keys_are_refused_and_left_as_they_are() {
         change(&mut changed);
         changed.to_string()
     };
-    let every = |key: &'static str| {
-        // Each member of the document spoiled in turn.
-        let spoiled = with(&|document| document[key] = json!({"spoiled": true}));
-        let missing = with(&|document| {
-            document.as_object_mut().unwrap().remove(key);
-        });
-        [spoiled, missing]
-    };
     let mut cases = vec![
         String::new(),
         "{}".to_owned(),
@@ -66,11 +58,22 @@ fn damaged_keys_are_refused_and_left_as_they_are() {
         "\0".repeat(good.len()),
         good[..good.len() / 2].to_owned(),
         format!("{good}{good}"),
+        with(&|document| document["keys"] = json!([])),
         with(&|document| document["unknown"] = json!(1)),
+        with(&|document| document["keys"][0]["unknown"] = json!(1)),
+        with(&|document| document["keys"][0]["key"] = json!("AAAA")),
     ];
-    let members = document.as_object().expect("an object");
-    for key in members.keys() {
-        cases.extend(every(key.clone().leak()));
+    // Each member of the document, and of a key, spoiled and missing.
+    for (at, object) in [("", &document), ("/keys/0", &document["keys"][0])] {
+        for member in object.as_object().expect("an object").keys() {
+            cases.push(with(&|document| {
+                document.pointer_mut(at).unwrap()[member] = json!({"spoiled": true});
+            }));
+            cases.push(with(&|document| {
+                let object = document.pointer_mut(at).unwrap().as_object_mut();
+                object.unwrap().remove(member);
+            }));
+        }
     }
     for content in cases {
         fs::write(&file, &content).unwrap();
