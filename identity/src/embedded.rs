@@ -155,8 +155,9 @@ impl EmbeddedSource {
         let mut issued = current.issued.clone();
         let mut bundles = current.bundles.clone();
         let mut jwt_bundles = current.jwt_bundles.clone();
-        let mut changed = self.advance_x509(&mut bundles, now);
-        changed |= self.advance_jwt(&mut jwt_bundles, now);
+        let own = &current.trust_domain;
+        let mut changed = publish(self.advance_x509(now), own, &mut bundles);
+        changed |= publish(self.advance_jwt(now), own, &mut jwt_bundles);
         for (slot, due) in issued.iter_mut().zip(schedule) {
             if *due > now + BATCH && slot.svid.validity().contains(now) {
                 continue;
@@ -193,61 +194,37 @@ impl EmbeddedSource {
         }
     }
 
-    /// Brings the roots and the intermediate to where they must be now. Says whether the bundle
-    /// changed.
-    fn advance_x509(
-        &self,
-        bundles: &mut BTreeMap<TrustDomain, Arc<X509Bundle>>,
-        now: SystemTime,
-    ) -> bool {
-        let advanced = self.authority.advance(now).and_then(|changed| {
-            let bundle = changed.then(|| self.authority.bundle());
-            bundle.transpose()
-        });
-        match advanced {
-            Ok(Some(bundle)) => {
-                let trust_domain = self.authority.trust_domain().clone();
-                info!(%trust_domain, roots = bundle.roots().len(), "the X.509 bundle changes");
-                bundles.insert(trust_domain, Arc::new(bundle));
-                true
-            }
-            Ok(None) => false,
-            Err(failure) => {
-                error!(
-                    code = failure.code(),
-                    error = chain(&failure),
-                    "the CA is not renewed"
-                );
-                false
-            }
-        }
+    /// The X.509 bundle, if it is another one now.
+    fn advance_x509(&self, now: SystemTime) -> Result<Option<X509Bundle>, EmbeddedError> {
+        let changed = self.authority.advance(now)?;
+        Ok(changed.then(|| self.authority.bundle()).transpose()?)
     }
 
-    /// Brings the JWT keys to where they must be now. Says whether the bundle changed.
-    fn advance_jwt(
-        &self,
-        bundles: &mut BTreeMap<TrustDomain, Arc<JwtBundle>>,
-        now: SystemTime,
-    ) -> bool {
-        let advanced = self.jwt_authority.advance(now).and_then(|changed| {
-            let bundle = changed.then(|| self.jwt_authority.bundle());
-            bundle.transpose()
-        });
-        match advanced {
-            Ok(Some(bundle)) => {
-                let trust_domain = self.authority.trust_domain().clone();
-                bundles.insert(trust_domain, Arc::new(bundle));
-                true
-            }
-            Ok(None) => false,
-            Err(failure) => {
-                error!(
-                    code = failure.code(),
-                    error = chain(&failure),
-                    "the JWT keys are not renewed"
-                );
-                false
-            }
+    /// The JWT bundle, if it is another one now.
+    fn advance_jwt(&self, now: SystemTime) -> Result<Option<JwtBundle>, EmbeddedError> {
+        let changed = self.jwt_authority.advance(now)?;
+        Ok(changed.then(|| self.jwt_authority.bundle()).transpose()?)
+    }
+}
+
+/// Puts a new bundle in the place of the one before, and says whether there is one. What fails is
+/// tried again; until then the authority stays as it was.
+fn publish<B>(
+    advanced: Result<Option<B>, EmbeddedError>,
+    trust_domain: &TrustDomain,
+    bundles: &mut BTreeMap<TrustDomain, Arc<B>>,
+) -> bool {
+    match advanced {
+        Ok(Some(bundle)) => {
+            info!(%trust_domain, "a bundle changes");
+            bundles.insert(trust_domain.clone(), Arc::new(bundle));
+            true
+        }
+        Ok(None) => false,
+        Err(failure) => {
+            let (code, error) = (failure.code(), chain(&failure));
+            error!(code, error, "the authority is not renewed");
+            false
         }
     }
 }
