@@ -32,7 +32,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Looked at least this often: the time of day may jump, and time that a machine is suspended does
 /// not count for timers.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// SVIDs that are due within this span are renewed together, so that watchers wake once.
 const BATCH: Duration = Duration::from_millis(200);

@@ -92,7 +92,7 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Panics
-    /// When it does not end within half a minute.
+    /// When it does not end within a minute.
     pub fn wait(mut self) -> Output {
         let status = until("the program's end", || {
             self.child.try_wait().expect("its state is known")
