@@ -149,14 +149,12 @@ impl Instance {
     }
 
     /// Waits for SIGTERM or SIGINT, then drains. A second one ends the wait at once.
-    pub(crate) async fn run(self) -> Result<(), Failure> {
-        let mut signals = StopSignals::listen()?;
+    pub(crate) async fn run(self, mut signals: StopSignals) {
         signals.next().await;
         tokio::select! {
             () = self.drain() => info!("stopped"),
             () = signals.next() => info!("stopped without waiting for what was under way"),
         }
-        Ok(())
     }
 
     async fn drain(self) {
@@ -201,14 +199,16 @@ impl Instance {
     }
 }
 
-/// SIGTERM and SIGINT.
-struct StopSignals {
+/// SIGTERM and SIGINT. Listened for before anything is started, so that none of them ends the
+/// process without a drain.
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    fn listen() -> Result<Self, Failure> {
+    /// Begins to listen. Needs a runtime.
+    pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {
             terminate: listen_for(SignalKind::terminate())?,
             interrupt: listen_for(SignalKind::interrupt())?,

@@ -149,6 +149,7 @@ impl WorkloadApi {
             return Err(WorkloadApiError::NoIdentity);
         }
         let now = self.clock.now();
+        let mut hints = Hints::default();
         let tokens = entitled
             .iter()
             .filter(|issued| issued.entry.allows(&request.audience))
@@ -166,7 +167,7 @@ impl WorkloadApi {
                 Ok(Jwtsvid {
                     spiffe_id: id.to_string(),
                     svid: svid.token.to_string(),
-                    hint: entry.hint().to_owned(),
+                    hint: hints.take(entry.hint()),
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -339,26 +340,34 @@ impl SpiffeWorkloadApi for WorkloadApi {
     }
 }
 
+/// The hints of one response. Each counts once: the first entry keeps it.
+#[derive(Default)]
+struct Hints<'a>(Vec<&'a str>);
+
+impl<'a> Hints<'a> {
+    fn take(&mut self, hint: &'a str) -> String {
+        if self.0.contains(&hint) {
+            return String::new();
+        }
+        self.0.push(hint);
+        hint.to_owned()
+    }
+}
+
 fn svid_response(identities: &Identities, entitled: &[&Issued]) -> X509svidResponse {
     let own_bundle = identities
         .own_bundle()
         .map(|bundle| concatenated(bundle.roots()));
     let own_bundle = own_bundle.unwrap_or_default();
-    let mut hints = Vec::new();
+    let mut hints = Hints::default();
     let svids = entitled
         .iter()
-        .map(|issued| {
-            // A hint counts once in a response: the first entry keeps it.
-            let hint = issued.entry.hint();
-            let hint = if hints.contains(&hint) { "" } else { hint };
-            hints.push(hint);
-            X509svid {
-                spiffe_id: issued.svid.id().to_string(),
-                x509_svid: concatenated(issued.svid.chain()),
-                x509_svid_key: issued.svid.key().to_vec(),
-                bundle: own_bundle.clone(),
-                hint: hint.to_owned(),
-            }
+        .map(|issued| X509svid {
+            spiffe_id: issued.svid.id().to_string(),
+            x509_svid: concatenated(issued.svid.chain()),
+            x509_svid_key: issued.svid.key().to_vec(),
+            bundle: own_bundle.clone(),
+            hint: hints.take(issued.entry.hint()),
         })
         .collect();
     let foreign = identities
@@ -379,4 +388,16 @@ fn concatenated(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
         .iter()
         .flat_map(|der| der.iter().copied())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_stands_once_in_a_response() {
+        let mut hints = Hints::default();
+        let taken = ["a", "", "b", "a", ""].map(|hint| hints.take(hint));
+        assert_eq!(taken, ["a", "", "b", "", ""]);
+    }
 }

@@ -1,6 +1,8 @@
 //! A request's head as it is decided on and forwarded: unambiguous, without what belonged to the
 //! connection that it came on, and with identity headers that only this proxy writes.
 
+use std::borrow::Cow;
+
 use http::header::{
     CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -133,10 +135,13 @@ fn target(uri: &Uri) -> Result<PathAndQuery, HeadProblem> {
 /// in names, so that spelling goes too.
 fn strip_identity(headers: &mut HeaderMap) {
     let is_ours = |name: &HeaderName| {
-        let name = name.as_str().replace('_', "-");
+        let name = match name.as_str() {
+            plain if !plain.contains('_') => Cow::Borrowed(plain),
+            spelled => Cow::Owned(spelled.replace('_', "-")),
+        };
         name.starts_with("x-forwarded-")
-            || name == FORWARDED.as_str()
-            || name == REQUEST_ID.as_str()
+            || *name == *FORWARDED.as_str()
+            || *name == *REQUEST_ID.as_str()
     };
     let named: Vec<_> = headers
         .keys()

@@ -4,7 +4,7 @@ use super::{Ready, block_on};
 use crate::arguments::{OutputFormat, RunArguments};
 use crate::config;
 use crate::failure::Failure;
-use crate::instance::{Instance, StateDirectory};
+use crate::instance::{Instance, StateDirectory, StopSignals};
 use crate::{output, telemetry};
 
 /// Runs until it is told to stop.
@@ -13,9 +13,11 @@ pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
     telemetry::start(&config.log)?;
     let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
     block_on(async {
+        let signals = StopSignals::listen()?;
         let instance = Instance::start(&config, Some(&source), state).await?;
         print(&instance, arguments.output)?;
-        instance.run().await
+        instance.run(signals).await;
+        Ok(())
     })
 }
 

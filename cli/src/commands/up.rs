@@ -14,7 +14,7 @@ use crate::config::{
     Log, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use crate::failure::Failure;
-use crate::instance::{Instance, StateDirectory, component_digest};
+use crate::instance::{Instance, StateDirectory, StopSignals, component_digest};
 use crate::{output, telemetry};
 
 const LISTENER: &str = "main";
@@ -31,13 +31,15 @@ pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
     let state = StateDirectory::open(&arguments.state, &arguments.trust_domain)?;
     let config = configure(arguments, &state)?;
     block_on(async {
+        let signals = StopSignals::listen()?;
         let instance = Instance::start(&config, None, state).await?;
         let demo = Demo::new(&config, &instance);
         match format {
             OutputFormat::Json => output::print_json(&Ready::new(&instance, Some(demo)))?,
             OutputFormat::Text => output::print(&welcome(&config, &instance, &demo))?,
         }
-        instance.run().await
+        instance.run(signals).await;
+        Ok(())
     })
 }
 

@@ -25,9 +25,11 @@ pub(super) struct AuthorityFilter {
     preface_left: usize,
     header: FrameHeader,
     payload_left: usize,
-    /// Bytes of the payload that are not of the header block: before it, and behind it.
+    /// Whether the byte that tells the padding has come, where there is one.
     padding_known: bool,
+    /// Bytes of a priority that still come before the header block.
     skip: usize,
+    /// Bytes behind the header block.
     padding: usize,
     in_block: bool,
     block: Block,
