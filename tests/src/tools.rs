@@ -18,6 +18,10 @@ pub enum Tool {
     Openssl,
     /// setpriv, of util-linux.
     Setpriv,
+    /// The client on go-spiffe that stands in `peers/go/spiffe-client`.
+    GoClient,
+    /// spiffe-helper 0.11.
+    SpiffeHelper,
 }
 
 impl Tool {
@@ -28,6 +32,8 @@ impl Tool {
             Self::Curl => "SIDEGATE_TEST_CURL",
             Self::Openssl => "SIDEGATE_TEST_OPENSSL",
             Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
+            Self::GoClient => "SIDEGATE_TEST_GO_CLIENT",
+            Self::SpiffeHelper => "SIDEGATE_TEST_SPIFFE_HELPER",
         }
     }
 
@@ -38,6 +44,8 @@ impl Tool {
             Self::Curl => "curl",
             Self::Openssl => "openssl",
             Self::Setpriv => "setpriv",
+            Self::GoClient => "spiffe-client",
+            Self::SpiffeHelper => "spiffe-helper",
         }
     }
 }

@@ -8,7 +8,7 @@ mod peer;
 mod raw;
 mod services;
 mod state;
-mod token;
+pub(crate) mod token;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,7 +2,7 @@
 //! other users.
 
 mod certificate;
-mod many_users;
+pub(crate) mod many_users;
 mod raw;
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use crate::support::{finish, folder};
-pub(crate) use certificate::{belongs, serial, validity};
+pub(crate) use certificate::{belongs, serial, spiffe_id, validity};
 use many_users::{Entry, ManyUsers, copy_of_sidegate, open_folder, spiffe_ids};
 use raw::{DiscoveryRequest, DiscoveryResponse, Secret, first_response, stream_secrets};
 
@@ -352,7 +352,7 @@ fn secrets(response: &DiscoveryResponse) -> Vec<String> {
 }
 
 /// setpriv, where it can do what it is for: as root.
-fn setpriv(test: &str) -> Option<PathBuf> {
+pub(crate) fn setpriv(test: &str) -> Option<PathBuf> {
     let found = tool(Tool::Setpriv).filter(|_| geteuid().is_root());
     if found.is_none() {
         skip(test, Tool::Setpriv);

@@ -1,6 +1,8 @@
 //! The real programs that tests run against. What can be installed is installed under
 //! `target/tools`, in a pinned version; what cannot is named, and the tests that need it say so.
 
+mod go;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +12,7 @@ use crate::step::{cargo, output_of, run};
 const ENVOY: &str = "1.40.0";
 const PY_SPIFFE: &str = "0.3.2";
 const CARGO_DENY: &str = "0.20.2";
+const GO_ADVICE: &str = "needs Go 1.25 or newer, and a module proxy";
 
 /// A program that the tests may need.
 pub(crate) struct Tool {
@@ -53,6 +56,18 @@ pub(crate) fn provide() -> Vec<Tool> {
             name: "setpriv",
             path: on_path("setpriv"),
             advice: "apt-get install util-linux; the tests that use it run as root",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_GO_CLIENT",
+            name: "spiffe-client",
+            path: go::spiffe_client(),
+            advice: GO_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_SPIFFE_HELPER",
+            name: "spiffe-helper",
+            path: go::spiffe_helper(),
+            advice: GO_ADVICE,
         },
     ]
 }
@@ -142,9 +157,9 @@ fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 /// A tool that cannot be installed is told, and done without.
-fn attempt(result: anyhow::Result<()>) -> Option<()> {
+fn attempt<T>(result: anyhow::Result<T>) -> Option<T> {
     match result {
-        Ok(()) => Some(()),
+        Ok(done) => Some(done),
         Err(error) => {
             println!("{error:#}");
             None

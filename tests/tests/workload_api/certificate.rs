@@ -3,11 +3,23 @@
 use rcgen::{KeyPair, PublicKeyData};
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 /// The serial number of a certificate in DER, in hexadecimal.
 pub(crate) fn serial(der: &[u8]) -> String {
     parse(der).raw_serial_as_string().replace(':', "")
+}
+
+/// The SPIFFE ID in a certificate in DER.
+pub(crate) fn spiffe_id(der: &[u8]) -> String {
+    let certificate = parse(der);
+    let names = certificate.subject_alternative_name();
+    let names = names.expect("it is there once").expect("there are names");
+    let [GeneralName::URI(id)] = names.value.general_names[..] else {
+        panic!("one URI: {names:?}");
+    };
+    id.to_owned()
 }
 
 /// When a certificate in DER begins and ceases to be valid.

@@ -1,0 +1,74 @@
+//! Programs in Go, built from the modules in `tests/peers/go`. Their versions are pinned by go.mod
+//! and go.sum; a program is built again when its module has changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use aws_lc_rs::digest;
+
+use super::{attempt, folder, on_path};
+use crate::root;
+use crate::step::run;
+
+/// A client of the Workload API on go-spiffe.
+pub(super) fn spiffe_client() -> Option<PathBuf> {
+    build("spiffe-client", ".")
+}
+
+/// spiffe-helper, as it was released.
+pub(super) fn spiffe_helper() -> Option<PathBuf> {
+    build(
+        "spiffe-helper",
+        "github.com/spiffe/spiffe-helper/cmd/spiffe-helper",
+    )
+}
+
+/// A program from the module of its name.
+fn build(name: &str, package: &str) -> Option<PathBuf> {
+    let module = root().join("tests/peers/go").join(name);
+    let program = folder().join("bin").join(name);
+    let record = program.with_extension("sha256");
+    let source = attempt(digest_of(&module))?;
+    let is_built = program.is_file() && fs::read(&record).is_ok_and(|built| built == source);
+    if !is_built {
+        attempt(compile(&module, package, &program))?;
+        attempt(fs::write(&record, source).context("what it was built from is not recorded"))?;
+    }
+    Some(program)
+}
+
+fn compile(module: &Path, package: &str, program: &Path) -> anyhow::Result<()> {
+    let go = on_path("go").context("there is no `go` on the PATH")?;
+    fs::create_dir_all(folder().join("bin"))?;
+    let mut build = Command::new(go);
+    build
+        .args(["build", "-o"])
+        .arg(program)
+        .arg(package)
+        .current_dir(module)
+        // What it builds must not depend on the machine's own settings.
+        .env("GOFLAGS", "-mod=readonly -trimpath -buildvcs=false")
+        .env("GOWORK", "off")
+        .env("CGO_ENABLED", "0");
+    run(&mut build)
+}
+
+/// SHA-256 of a module's files, with their names.
+fn digest_of(module: &Path) -> anyhow::Result<Vec<u8>> {
+    let entries = fs::read_dir(module)
+        .with_context(|| format!("{} cannot be read", module.display()))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut names: Vec<_> = entries.iter().map(fs::DirEntry::file_name).collect();
+    names.sort();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for name in names {
+        let content = fs::read(module.join(&name))?;
+        for part in [name.as_encoded_bytes(), &content] {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+    }
+    Ok(context.finish().as_ref().to_vec())
+}
