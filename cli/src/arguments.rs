@@ -1,5 +1,7 @@
 //! The command line.
 
+mod identity;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -7,6 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sidegate_identity::{SpiffeId, TrustDomain};
 
 use crate::config::upstream_authority;
+pub(crate) use identity::{
+    AuthorityArguments, AuthorityName, CreateArguments, EntryArguments, EntryCommand,
+    IdentityCommand, ListArguments, RotateArguments, StateArguments,
+};
 
 /// Zero-trust sidecar: SPIFFE identities, mutual TLS and Rego for processes, Envoys and WebAssembly
 /// components.
@@ -25,6 +31,9 @@ pub(crate) enum Command {
     Up(UpArguments),
     /// Start what a configuration file says
     Run(RunArguments),
+    /// Registration entries and authorities of a running instance
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// Fetch and validate SVIDs by a SPIFFE Workload API
     #[command(subcommand)]
     Svid(SvidCommand),

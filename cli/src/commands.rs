@@ -1,5 +1,6 @@
 //! What a user can say.
 
+mod identity;
 mod run;
 mod svid;
 mod up;
@@ -52,6 +53,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<bool, Failure> {
     match arguments.command {
         Command::Up(arguments) => up::execute(arguments)?,
         Command::Run(arguments) => run::execute(&arguments)?,
+        Command::Identity(command) => identity::execute(&command)?,
         Command::Svid(SvidCommand::Fetch(FetchCommand::X509(arguments))) => {
             svid::fetch_x509(&arguments)?;
         }

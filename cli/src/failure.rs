@@ -1,8 +1,10 @@
 //! What ends a command, told to its user.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 
+use crate::admin::Refusal;
 use crate::config::{ConfigError, Diagnostics};
 
 /// The command did its work, and the answer is no.
@@ -23,7 +25,7 @@ pub(crate) enum Failure {
 /// A message with its code, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Reason {
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     help: Option<String>,
 }
@@ -32,7 +34,7 @@ impl Failure {
     /// An error, with all of its causes.
     pub(crate) fn new(code: &'static str, error: &dyn Error) -> Self {
         Self::Other(Reason {
-            code,
+            code: code.into(),
             message: chain(error),
             help: None,
         })
@@ -41,7 +43,7 @@ impl Failure {
     /// A message of our own.
     pub(crate) fn message(code: &'static str, message: impl Into<String>) -> Self {
         Self::Other(Reason {
-            code,
+            code: code.into(),
             message: message.into(),
             help: None,
         })
@@ -80,6 +82,17 @@ impl Failure {
                 format!("{red}error[{code}]{plain}{bold}: {message}{plain}\n{help}")
             }
         }
+    }
+}
+
+impl From<Refusal> for Failure {
+    /// What a running instance refuses is told in its words.
+    fn from(refusal: Refusal) -> Self {
+        Self::Other(Reason {
+            code: refusal.code.into(),
+            message: refusal.message,
+            help: refusal.hint,
+        })
     }
 }
 

@@ -8,8 +8,8 @@
 //! ```
 //! What fails, fails before anything is served.
 
-mod admin;
 mod components;
+mod health;
 mod identity;
 mod listeners;
 mod services;
@@ -37,11 +37,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
+use crate::admin::{self, AdminServer};
 use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
-use admin::{Admin, Health};
+use health::{Admin, Health};
 use identity::IdentityPlane;
-use socket::WorkloadSocket;
+use socket::BoundSocket;
 
 pub(crate) use components::component_digest;
 pub(crate) use state::StateDirectory;
@@ -52,7 +53,8 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Everything that runs.
 pub(crate) struct Instance {
     state: StateDirectory,
-    socket: WorkloadSocket,
+    socket: BoundSocket,
+    _admin_socket: BoundSocket,
     admin: SocketAddr,
     listeners: Vec<ListenerStatus>,
     health: Arc<Health>,
@@ -84,7 +86,8 @@ impl Instance {
         let policy = load_policy(config, source)?;
         let components = components::load(config, source, &mut registry)?;
         let admin = Admin::bind(config.admin.listen)?;
-        let socket = WorkloadSocket::bind(&config.workload_api.socket)?;
+        let socket = BoundSocket::bind(&config.workload_api.socket, 0o777)?;
+        let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), 0o600)?;
         let plane = IdentityPlane::open(config, entries, &state, &clock, &mut registry)?;
         let identities = plane.source.watch();
 
@@ -123,6 +126,8 @@ impl Instance {
         for file in files {
             tasks.spawn(SvidFile::run(file, identities.clone(), stop.clone()));
         }
+        let server = AdminServer::new(Arc::clone(&plane.source), || serde_json::Value::Null);
+        tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));
         let incoming = UnixListenerStream::new(socket.listener()?);
         let services = services::serve(plane, identities, clock, incoming, stop.clone());
         let stopped = stop.clone();
@@ -138,6 +143,7 @@ impl Instance {
         Ok(Self {
             state,
             socket,
+            _admin_socket: admin_socket,
             admin: admin_address,
             listeners: status,
             health,

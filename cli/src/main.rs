@@ -3,6 +3,7 @@
 //! This crate joins the rooms: [`config`] says what to run, [`instance`] runs it, [`commands`] are
 //! what a user can say. Only here are the environment and the command line read.
 
+mod admin;
 mod arguments;
 mod commands;
 mod config;

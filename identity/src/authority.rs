@@ -2,8 +2,12 @@
 //!
 //! Roots follow one another as `slots.rs` says: published long before they sign, and as long as
 //! what they signed may be in use. Intermediates are renewed at half of their life; the bundle does
-//! not change by it.
+//! not change by it. A root, or an intermediate, may also be brought along: then only what is below
+//! it is made here.
 
+mod brought;
+mod error;
+mod signer;
 mod state;
 mod template;
 
@@ -18,9 +22,13 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
-use crate::slots::{self, Phase, Slot};
-use crate::svid::{UnusableKey, UnusableRoot, Validity, X509Bundle, X509Svid};
-use state::{Authority, SigningCertificate};
+use crate::slots::{self, AuthorityStatus, Phase, Slot};
+use crate::svid::{Validity, X509Bundle, X509Svid};
+use brought::Brought;
+pub use brought::BroughtFiles;
+pub use error::AuthorityError;
+use signer::SigningCertificate;
+use state::Authority;
 
 /// How long an intermediate may live at most.
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -28,12 +36,22 @@ const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Certificates count from a little before they are made, for peers whose clocks are behind.
 const BACKDATE: Duration = Duration::from_secs(10);
 
-/// A self-made authority for one trust domain, P-256 throughout.
+/// The authority of one trust domain.
 pub struct EmbeddedAuthority {
-    path: PathBuf,
     trust_domain: TrustDomain,
     lifetimes: Lifetimes,
-    slots: RwLock<Vec<Slot<Authority>>>,
+    roots: Roots,
+}
+
+/// Where the root comes from.
+enum Roots {
+    /// Made here, P-256 throughout, and kept in a file.
+    Own {
+        path: PathBuf,
+        slots: RwLock<Vec<Slot<Authority>>>,
+    },
+    /// The user's own.
+    Brought(Box<Brought>),
 }
 
 /// How long what the authority makes may live.
@@ -45,53 +63,11 @@ pub struct Lifetimes {
     pub svid: Duration,
 }
 
-/// What goes wrong with the authority.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// The file cannot be read or written.
-    #[error("cannot {action} the authority's file {}", path.display())]
-    File {
-        /// `read` or `write`.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file does not hold what it should.
-    #[error("{} is not an authority's file: {problem}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The file belongs to another trust domain.
-    #[error("{} is the authority of `{found}`, not of `{wanted}`", path.display())]
-    ForeignTrustDomain {
-        /// The file.
-        path: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Whose it should be.
-        wanted: TrustDomain,
-    },
-    /// The time of root or intermediate is over.
-    #[error("a signing certificate in {} has expired", path.display())]
-    Expired {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A certificate could not be made.
-    #[error("cannot sign a certificate")]
-    Sign(#[from] rcgen::Error),
-    /// A fresh key is of no use.
-    #[error(transparent)]
-    Key(#[from] UnusableKey),
-    /// The root is of no use.
-    #[error(transparent)]
-    Root(#[from] UnusableRoot),
+/// What signs SVIDs, and what stands between it and the roots.
+struct Signer {
+    signer: Arc<SigningCertificate>,
+    /// The signer's own certificate, and those above it without the root.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 impl EmbeddedAuthority {
@@ -108,19 +84,18 @@ impl EmbeddedAuthority {
         let slots = state::load(&path, &trust_domain)?;
         let known: Vec<_> = roots(&slots);
         let authority = Self {
-            path,
             trust_domain,
             lifetimes,
-            slots: RwLock::new(slots),
+            roots: Roots::Own {
+                path,
+                slots: RwLock::new(slots),
+            },
         };
         authority.advance(now)?;
         let trust_domain = &authority.trust_domain;
         if known.is_empty() {
             info!(%trust_domain, "a new CA is made: peers need its bundle");
-        } else if !roots(&authority.slots())
-            .iter()
-            .any(|root| known.contains(root))
-        {
+        } else if !authority.roots().iter().any(|root| known.contains(root)) {
             warn!(
                 code = "SG0119",
                 %trust_domain,
@@ -130,26 +105,94 @@ impl EmbeddedAuthority {
         Ok(authority)
     }
 
+    /// Takes a root, or an intermediate with its chain, from files.
+    ///
+    /// # Errors
+    /// When it could not sign an SVID that peers accept.
+    pub fn brought(
+        files: &BroughtFiles,
+        trust_domain: TrustDomain,
+        lifetimes: Lifetimes,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let brought = Brought::read(files, &trust_domain, lifetimes, now)?;
+        let authority = Self {
+            trust_domain,
+            lifetimes,
+            roots: Roots::Brought(Box::new(brought)),
+        };
+        authority.prove(&files.certificate, now)?;
+        Ok(authority)
+    }
+
     /// Prepares, activates and retires roots as their time comes, and renews the intermediate. Says
     /// whether the bundle changed.
     ///
     /// # Errors
     /// Everything stays as it was.
     pub fn advance(&self, now: SystemTime) -> Result<bool, AuthorityError> {
-        let mut slots = self.slots();
-        let changed = slots::advance(&mut slots, now, || self.make(now))?;
-        let mut renewed = false;
-        for slot in slots.iter_mut().filter(|slot| slot.phase == Phase::Active) {
-            if now >= slot.authority.intermediate.validity.tenth(5) {
-                slot.authority.intermediate = self.intermediate(&slot.authority.root, now)?;
-                renewed = true;
+        match &self.roots {
+            Roots::Brought(brought) => {
+                brought.renew(&self.trust_domain, self.lifetimes, now)?;
+                Ok(false)
             }
+            Roots::Own { .. } => self.change(|slots| {
+                let changed = slots::advance(slots, now, || self.make(now))?;
+                let mut renewed = false;
+                for slot in slots.iter_mut().filter(|slot| slot.phase == Phase::Active) {
+                    if now >= slot.authority.intermediate.validity.tenth(5) {
+                        slot.authority.intermediate =
+                            self.intermediate(&slot.authority.root, now)?;
+                        renewed = true;
+                    }
+                }
+                Ok((changed, changed || renewed))
+            }),
         }
-        if changed || renewed {
-            state::store(&self.path, &slots)?;
-            *self.slots.write().unwrap_or_else(PoisonError::into_inner) = slots;
+    }
+
+    /// Makes the successor of the active root and publishes it, unless there is one. Says whether
+    /// the bundle changed.
+    ///
+    /// # Errors
+    /// Everything stays as it was.
+    pub fn prepare(&self, now: SystemTime) -> Result<bool, AuthorityError> {
+        self.change(|slots| {
+            let changed = slots::prepare(slots, || self.make(now))?;
+            Ok((changed, changed))
+        })
+    }
+
+    /// Lets the prepared root sign from now on.
+    ///
+    /// # Errors
+    /// When there is none; everything stays as it was.
+    pub fn activate(&self) -> Result<(), AuthorityError> {
+        self.change(|slots| Ok((slots::activate(slots)?, true)))
+    }
+
+    /// Marks an old root, and says which: nothing that it signed should be in use any more.
+    ///
+    /// # Errors
+    /// When there is no such old root; everything stays as it was.
+    pub fn taint(&self, id: Option<&str>) -> Result<String, AuthorityError> {
+        self.change(|slots| Ok((slots::taint(slots, id)?, true)))
+    }
+
+    /// Takes a tainted root out of the bundle, and says which.
+    ///
+    /// # Errors
+    /// When there is no such tainted root; everything stays as it was.
+    pub fn revoke(&self, id: Option<&str>) -> Result<String, AuthorityError> {
+        self.change(|slots| Ok((slots::revoke(slots, id)?, true)))
+    }
+
+    /// The roots and their phases.
+    pub fn status(&self) -> Vec<AuthorityStatus> {
+        match &self.roots {
+            Roots::Own { slots, .. } => slots::status(&read(slots)),
+            Roots::Brought(brought) => brought.status(),
         }
-        Ok(changed)
     }
 
     /// The bundle that verifies what this authority signs, or will sign, or has signed.
@@ -157,7 +200,18 @@ impl EmbeddedAuthority {
     /// # Errors
     /// When a root is not usable as one.
     pub fn bundle(&self) -> Result<X509Bundle, AuthorityError> {
-        Ok(X509Bundle::new(roots(&self.slots()))?)
+        Ok(X509Bundle::new(self.roots())?)
+    }
+
+    /// Names the root that signs now.
+    pub fn active_id(&self) -> Arc<str> {
+        match &self.roots {
+            Roots::Own { slots, .. } => {
+                let slots = slots.read().unwrap_or_else(PoisonError::into_inner);
+                slots::active(&slots).map_or_else(|| "".into(), |active| Arc::clone(&active.id))
+            }
+            Roots::Brought(_) => "".into(),
+        }
     }
 
     /// The trust domain in which it signs.
@@ -165,53 +219,23 @@ impl EmbeddedAuthority {
         &self.trust_domain
     }
 
-    fn slots(&self) -> Vec<Slot<Authority>> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.clone()
-    }
-
-    fn make(&self, now: SystemTime) -> Result<Authority, AuthorityError> {
-        let root = template::root(&self.trust_domain, span(now, self.lifetimes.root))?;
-        let intermediate = self.intermediate(&root, now)?;
-        let root = Arc::new(root);
-        Ok(Authority { root, intermediate })
-    }
-
-    fn intermediate(
-        &self,
-        root: &SigningCertificate,
-        now: SystemTime,
-    ) -> Result<Arc<SigningCertificate>, AuthorityError> {
-        let mut validity = span(now, INTERMEDIATE_LIFETIME.min(self.lifetimes.root / 2));
-        validity.not_after = validity.not_after.min(root.validity.not_after);
-        Ok(Arc::new(template::intermediate(
-            &self.trust_domain,
-            root,
-            validity,
-        )?))
-    }
-
     /// A new key and an X.509-SVID for it.
     ///
     /// # Errors
     /// When the signer's time is over, or signing fails.
     pub fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
-        let slots = self.slots();
-        let expired = || AuthorityError::Expired {
-            path: self.path.clone(),
-        };
-        let signer = &slots::active(&slots).ok_or_else(expired)?.intermediate;
-        let mut validity = span(now, entry.ttl().unwrap_or(self.lifetimes.svid));
+        let Signer { signer, chain } = self.signer()?;
+        let mut validity = span(now, entry.x509_svid_ttl().unwrap_or(self.lifetimes.svid));
         validity.not_after = validity.not_after.min(signer.validity.not_after);
         if validity.not_after <= now {
-            return Err(expired());
+            return Err(self.expired());
         }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf: CertificateDer<'static> = template::leaf(entry, validity)?
             .signed_by(&key, &signer.issuer()?)?
             .into();
         let key = Zeroizing::new(key.serialize_der());
-        let chain = vec![leaf, signer.certificate.clone()];
+        let chain = std::iter::once(leaf).chain(chain).collect();
         Ok(X509Svid::new(
             entry.spiffe_id().clone(),
             chain,
@@ -219,19 +243,85 @@ impl EmbeddedAuthority {
             validity,
         )?)
     }
-}
 
-impl AuthorityError {
-    /// The stable diagnostic code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "SG0120",
-            Self::Damaged { .. } => "SG0121",
-            Self::ForeignTrustDomain { .. } => "SG0122",
-            Self::Expired { .. } => "SG0123",
-            Self::Sign(_) | Self::Key(_) | Self::Root(_) => "SG0124",
+    fn signer(&self) -> Result<Signer, AuthorityError> {
+        match &self.roots {
+            Roots::Brought(brought) => Ok(brought.signer()),
+            Roots::Own { slots, .. } => {
+                let slots = slots.read().unwrap_or_else(PoisonError::into_inner);
+                let active = slots::active(&slots).ok_or_else(|| self.expired())?;
+                Ok(Signer {
+                    signer: Arc::clone(&active.intermediate),
+                    chain: vec![active.intermediate.certificate.clone()],
+                })
+            }
         }
     }
+
+    fn expired(&self) -> AuthorityError {
+        AuthorityError::Expired {
+            path: match &self.roots {
+                Roots::Own { path, .. } => path.clone(),
+                Roots::Brought(brought) => brought.path().to_owned(),
+            },
+        }
+    }
+
+    fn roots(&self) -> Vec<CertificateDer<'static>> {
+        match &self.roots {
+            Roots::Own { slots, .. } => roots(&read(slots)),
+            Roots::Brought(brought) => brought.roots().to_vec(),
+        }
+    }
+
+    /// Changes the slots and writes them, if `change` says so; both or neither.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Vec<Slot<Authority>>) -> Result<(T, bool), AuthorityError>,
+    ) -> Result<T, AuthorityError> {
+        let Roots::Own { path, slots: kept } = &self.roots else {
+            return Err(AuthorityError::NotOurs);
+        };
+        let mut slots = read(kept);
+        let (outcome, changed) = change(&mut slots)?;
+        if changed {
+            state::store(path, &slots)?;
+            *kept.write().unwrap_or_else(PoisonError::into_inner) = slots;
+        }
+        Ok(outcome)
+    }
+
+    fn make(&self, now: SystemTime) -> Result<Authority, AuthorityError> {
+        let root = template::root(&self.trust_domain, span(now, self.lifetimes.root))?;
+        let intermediate = self.intermediate(&root, now)?;
+        Ok(Authority::new(Arc::new(root), intermediate))
+    }
+
+    fn intermediate(
+        &self,
+        root: &SigningCertificate,
+        now: SystemTime,
+    ) -> Result<Arc<SigningCertificate>, AuthorityError> {
+        let (trust_domain, lifetimes) = (&self.trust_domain, self.lifetimes);
+        Ok(Arc::new(intermediate(trust_domain, root, lifetimes, now)?))
+    }
+}
+
+/// An intermediate below a root, for as long as it may live.
+fn intermediate(
+    trust_domain: &TrustDomain,
+    root: &SigningCertificate,
+    lifetimes: Lifetimes,
+    now: SystemTime,
+) -> Result<SigningCertificate, AuthorityError> {
+    let mut validity = span(now, INTERMEDIATE_LIFETIME.min(lifetimes.root / 2));
+    validity.not_after = validity.not_after.min(root.validity.not_after);
+    Ok(template::intermediate(trust_domain, root, validity)?)
+}
+
+fn read(slots: &RwLock<Vec<Slot<Authority>>>) -> Vec<Slot<Authority>> {
+    let slots = slots.read().unwrap_or_else(PoisonError::into_inner);
+    slots.clone()
 }
 
 /// The roots of all phases.

@@ -7,8 +7,11 @@
 //!          tried again each second
 //! ```
 
+mod error;
+mod operations;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use spiffe::TrustDomain;
@@ -22,8 +25,11 @@ use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
 use crate::metrics::IdentityMetrics;
+use crate::registry::EntryRegistry;
 use crate::source::{Issuer, SvidSource};
 use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
+pub use error::{Blame, EmbeddedError};
+pub use operations::{Authorities, AuthorityKind};
 
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -37,34 +43,31 @@ const IDLE: Duration = Duration::from_secs(1);
 /// SVIDs that are due within this span are renewed together, so that watchers wake once.
 const BATCH: Duration = Duration::from_millis(200);
 
-/// Why the source cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// The X.509 authority fails.
-    #[error(transparent)]
-    X509(#[from] AuthorityError),
-    /// The JWT authority fails.
-    #[error(transparent)]
-    Jwt(#[from] JwtError),
-}
-
-impl EmbeddedError {
-    /// The stable diagnostic code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::X509(error) => error.code(),
-            Self::Jwt(error) => error.code(),
-        }
-    }
-}
-
 /// Mints an SVID for each entry and replaces it at half of its life.
 pub struct EmbeddedSource {
     authority: EmbeddedAuthority,
     jwt_authority: JwtAuthority,
     clock: Arc<dyn Clock>,
     metrics: IdentityMetrics,
+    /// Everything that changes; whoever holds it may publish.
+    held: Mutex<Held>,
     sender: watch::Sender<Arc<Identities>>,
+}
+
+/// What the next generation is made of.
+struct Held {
+    registry: EntryRegistry,
+    /// In the order of the registrations.
+    svids: Vec<HeldSvid>,
+    bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
+    jwt_bundles: BTreeMap<TrustDomain, Arc<JwtBundle>>,
+}
+
+struct HeldSvid {
+    issued: Issued,
+    /// The root that it leads to.
+    authority: Arc<str>,
+    due: SystemTime,
 }
 
 impl EmbeddedSource {
@@ -75,123 +78,146 @@ impl EmbeddedSource {
     pub fn new(
         authority: EmbeddedAuthority,
         jwt_authority: JwtAuthority,
-        entries: Vec<Entry>,
+        registry: EntryRegistry,
         clock: Arc<dyn Clock>,
         metrics: IdentityMetrics,
     ) -> Result<Self, EmbeddedError> {
-        let now = clock.now();
-        let issued = entries
-            .into_iter()
-            .map(|entry| {
-                let svid = Arc::new(authority.mint(&entry, now)?);
-                metrics.rotated(&svid);
-                let entry = Arc::new(entry);
-                Ok(Issued { entry, svid })
-            })
-            .collect::<Result<_, AuthorityError>>()?;
         let trust_domain = authority.trust_domain().clone();
-        let bundles = BTreeMap::from([(trust_domain.clone(), Arc::new(authority.bundle()?))]);
-        let jwt_bundle = Arc::new(jwt_authority.bundle()?);
-        let jwt_bundles = BTreeMap::from([(trust_domain.clone(), jwt_bundle)]);
-        let (sender, _) = watch::channel(Arc::new(Identities {
-            generation: 1,
-            trust_domain,
-            issued,
-            bundles,
-            jwt_bundles,
-        }));
-        Ok(Self {
+        let held = Held {
+            bundles: BTreeMap::from([(trust_domain.clone(), Arc::new(authority.bundle()?))]),
+            jwt_bundles: BTreeMap::from([(trust_domain, Arc::new(jwt_authority.bundle()?))]),
+            registry,
+            svids: Vec::new(),
+        };
+        let (sender, _) = watch::channel(Arc::new(held.generation(0, authority.trust_domain())));
+        let source = Self {
             authority,
             jwt_authority,
             clock,
             metrics,
+            held: Mutex::new(held),
             sender,
-        })
+        };
+        let mut held = source.held();
+        let entries: Vec<_> = held
+            .registry
+            .all()
+            .iter()
+            .map(|known| Arc::clone(&known.entry))
+            .collect();
+        for entry in entries {
+            let svid = source.hold(entry)?;
+            held.svids.push(svid);
+        }
+        source.publish(&held);
+        drop(held);
+        Ok(source)
     }
 
     /// Keeps the SVIDs fresh until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut schedule = self.first_schedule();
         loop {
-            let now = self.clock.now();
-            let wait = schedule
-                .iter()
-                .min()
-                .map_or(IDLE, |due| {
-                    due.duration_since(now).unwrap_or(Duration::ZERO)
-                })
-                .min(IDLE);
+            let wait = self.next_due().min(IDLE);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
             // Key generation and signing are short, but there may be many.
             let source = Arc::clone(&self);
-            let task = tokio::task::spawn_blocking(move || {
-                source.rotate(&mut schedule);
-                schedule
-            });
-            match task.await {
-                Ok(returned) => schedule = returned,
-                Err(failure) => {
-                    error!(code = "SG0125", %failure, "SVID rotation ended: nothing is renewed any more");
-                    return;
-                }
+            if let Err(failure) = tokio::task::spawn_blocking(move || source.rotate()).await {
+                error!(code = "SG0125", %failure, "SVID rotation ended: nothing is renewed any more");
+                return;
             }
         }
     }
 
-    fn first_schedule(&self) -> Schedule {
+    fn next_due(&self) -> Duration {
         let now = self.clock.now();
-        let identities = self.sender.borrow();
-        let svids = identities.issued.iter().map(|issued| &issued.svid);
-        svids.map(|svid| renewal(svid, now)).collect()
+        let held = self.held();
+        let due = held.svids.iter().map(|svid| svid.due).min();
+        due.map_or(IDLE, |due| due.duration_since(now).unwrap_or_default())
     }
 
     /// Renews what is due, and publishes the new generation.
-    fn rotate(&self, schedule: &mut [SystemTime]) {
+    fn rotate(&self) {
         let now = self.clock.now();
-        let current = Arc::clone(&self.sender.borrow());
-        let mut issued = current.issued.clone();
-        let mut bundles = current.bundles.clone();
-        let mut jwt_bundles = current.jwt_bundles.clone();
-        let own = &current.trust_domain;
-        let mut changed = publish(self.advance_x509(now), own, &mut bundles);
-        changed |= publish(self.advance_jwt(now), own, &mut jwt_bundles);
-        for (slot, due) in issued.iter_mut().zip(schedule) {
-            if *due > now + BATCH && slot.svid.validity().contains(now) {
-                continue;
-            }
-            match self.authority.mint(&slot.entry, now) {
-                Ok(svid) => {
-                    self.metrics.rotated(&svid);
-                    *due = renewal(&svid, now);
-                    slot.svid = Arc::new(svid);
+        let mut held = self.held();
+        let own = self.authority.trust_domain();
+        let mut changed = replace(self.advance_x509(now), own, &mut held.bundles);
+        changed |= replace(self.advance_jwt(now), own, &mut held.jwt_bundles);
+        changed |= self.renew(&mut held, now, |svid| {
+            svid.due <= now + BATCH || !svid.issued.svid.validity().contains(now)
+        });
+        if changed {
+            self.publish(&held);
+        }
+    }
+
+    /// Renews the SVIDs that `is_due` chooses, and says whether there were any. One that cannot be
+    /// renewed stays in use.
+    fn renew(&self, held: &mut Held, now: SystemTime, is_due: impl Fn(&HeldSvid) -> bool) -> bool {
+        let mut changed = false;
+        for svid in held.svids.iter_mut().filter(|svid| is_due(svid)) {
+            match self.hold(Arc::clone(&svid.issued.entry)) {
+                Ok(renewed) => {
+                    *svid = renewed;
                     changed = true;
                 }
                 Err(failure) => {
                     self.metrics.rotation_failed();
-                    *due = now + RETRY;
+                    svid.due = now + RETRY;
                     error!(
                         code = failure.code(),
                         error = chain(&failure),
-                        spiffe_id = %slot.entry.spiffe_id(),
+                        spiffe_id = %svid.issued.entry.spiffe_id(),
                         "the SVID is not renewed; the old one stays in use",
                     );
                 }
             }
         }
-        if changed {
-            let generation = current.generation + 1;
-            info!(generation, "identities renewed");
-            self.sender.send_replace(Arc::new(Identities {
-                generation,
-                trust_domain: current.trust_domain.clone(),
-                issued,
-                bundles,
-                jwt_bundles,
-            }));
+        changed
+    }
+
+    /// Mints an entry's SVID.
+    fn hold(&self, entry: Arc<Entry>) -> Result<HeldSvid, AuthorityError> {
+        let now = self.clock.now();
+        let authority = self.authority.active_id();
+        let svid = Arc::new(self.authority.mint(&entry, now)?);
+        self.metrics.rotated(&svid);
+        Ok(HeldSvid {
+            due: renewal(&svid, now),
+            issued: Issued { entry, svid },
+            authority,
+        })
+    }
+
+    /// Makes what is held the next generation.
+    fn publish(&self, held: &Held) {
+        let generation = self.sender.borrow().generation + 1;
+        info!(generation, "identities renewed");
+        let trust_domain = self.authority.trust_domain();
+        let next = held.generation(generation, trust_domain);
+        self.sender.send_replace(Arc::new(next));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an authority's bundle as it is now.
+    fn take_bundle(&self, held: &mut Held, kind: AuthorityKind) -> Result<(), EmbeddedError> {
+        let own = self.authority.trust_domain().clone();
+        match kind {
+            AuthorityKind::X509 => {
+                let bundle = Arc::new(self.authority.bundle()?);
+                held.bundles.insert(own, bundle);
+            }
+            AuthorityKind::Jwt => {
+                let bundle = Arc::new(self.jwt_authority.bundle()?);
+                held.jwt_bundles.insert(own, bundle);
+            }
         }
+        Ok(())
     }
 
     /// The X.509 bundle, if it is another one now.
@@ -207,9 +233,21 @@ impl EmbeddedSource {
     }
 }
 
+impl Held {
+    fn generation(&self, generation: u64, trust_domain: &TrustDomain) -> Identities {
+        Identities {
+            generation,
+            trust_domain: trust_domain.clone(),
+            issued: self.svids.iter().map(|svid| svid.issued.clone()).collect(),
+            bundles: self.bundles.clone(),
+            jwt_bundles: self.jwt_bundles.clone(),
+        }
+    }
+}
+
 /// Puts a new bundle in the place of the one before, and says whether there is one. What fails is
 /// tried again; until then the authority stays as it was.
-fn publish<B>(
+fn replace<B>(
     advanced: Result<Option<B>, EmbeddedError>,
     trust_domain: &TrustDomain,
     bundles: &mut BTreeMap<TrustDomain, Arc<B>>,
@@ -247,7 +285,8 @@ impl Issuer for EmbeddedSource {
         if !entry.allows(audience) {
             return Err(JwtError::AudienceNotAllowed);
         }
-        self.jwt_authority.mint(entry.spiffe_id(), audience, now)
+        let (id, ttl) = (entry.spiffe_id(), entry.jwt_svid_ttl());
+        self.jwt_authority.mint(id, audience, ttl, now)
     }
 }
 
@@ -256,9 +295,6 @@ impl SvidSource for EmbeddedSource {
         self.sender.subscribe()
     }
 }
-
-/// When each SVID is due, in the order of the entries.
-type Schedule = Vec<SystemTime>;
 
 /// Half of what is left, give or take a tenth of that, so that many do not come due at once.
 fn renewal(svid: &X509Svid, now: SystemTime) -> SystemTime {

@@ -22,6 +22,6 @@ pub fn private_key_pem(pkcs8: &[u8]) -> Zeroizing<String> {
     ))
 }
 
-fn line_feeds() -> pem::EncodeConfig {
+pub(crate) fn line_feeds() -> pem::EncodeConfig {
     pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF)
 }

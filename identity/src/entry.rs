@@ -1,13 +1,16 @@
 //! Registration entries: which workload gets which SPIFFE ID.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use spiffe::{SpiffeId, TrustDomain};
 
 use crate::selector::{Attestor, Kind, Selector, SelectorError};
 
-/// The shortest lifetime that an SVID may have.
-pub const MIN_TTL: Duration = Duration::from_secs(10);
+/// What an SVID may live, X.509 or JWT.
+pub const TTL_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
 
 /// Gives the workloads that have all of the selectors a SPIFFE ID, as an entry of SPIRE does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,26 +18,40 @@ pub struct Entry {
     spiffe_id: SpiffeId,
     selectors: Vec<Selector>,
     dns_names: Vec<String>,
-    ttl: Option<Duration>,
+    x509_svid_ttl: Option<Duration>,
+    jwt_svid_ttl: Option<Duration>,
     hint: String,
     audiences: Vec<String>,
+    federates_with: Vec<TrustDomain>,
 }
 
-/// An entry as somebody wrote it, not checked yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// An entry as somebody wrote it, not checked yet. Its JSON has the names of SPIRE's entries, and
+/// lifetimes in seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EntryRequest {
     /// The SPIFFE ID to give.
     pub spiffe_id: String,
     /// Selectors in the form `type:value`; a workload must have all of them.
     pub selectors: Vec<String>,
     /// DNS names that the SVID carries beside its SPIFFE ID.
+    #[serde(default)]
     pub dns_names: Vec<String>,
-    /// The SVID's lifetime; the source's own default without it.
-    pub ttl: Option<Duration>,
+    /// The X.509-SVID's lifetime; the source's own default without it.
+    #[serde(default, with = "seconds")]
+    pub x509_svid_ttl: Option<Duration>,
+    /// The lifetime of JWT-SVIDs; the source's own default without it.
+    #[serde(default, with = "seconds")]
+    pub jwt_svid_ttl: Option<Duration>,
     /// Tells a workload with several SVIDs what this one is for.
+    #[serde(default)]
     pub hint: String,
     /// Audiences for which the workload may ask for JWT-SVIDs; none without any.
+    #[serde(default)]
     pub audiences: Vec<String>,
+    /// Foreign trust domains whose bundles the workload gets, and whose workloads it may verify.
+    #[serde(default)]
+    pub federates_with: Vec<String>,
 }
 
 /// Why an entry is refused.
@@ -81,9 +98,9 @@ pub enum EntryError {
     /// A component that anybody who may deploy could imitate.
     #[error("the entry for `{0}` identifies a component by what its deployer chose")]
     ComponentByName(SpiffeId),
-    /// A lifetime that is too short.
-    #[error("the SVID lifetime {}s of `{id}` is below the minimum of 10s", ttl.as_secs_f32())]
-    TtlTooShort {
+    /// A lifetime that is too short or too long.
+    #[error("the SVID lifetime {}s of `{id}` is not from 10s to 24h", ttl.as_secs_f32())]
+    TtlOutOfRange {
         /// The entry's ID.
         id: SpiffeId,
         /// What was asked for.
@@ -103,6 +120,16 @@ pub enum EntryError {
     /// An audience that would name nobody.
     #[error("the entry for `{0}` has an empty audience")]
     EmptyAudience(SpiffeId),
+    /// What names no trust domain, or not a foreign one.
+    #[error("the entry for `{id}` cannot federate with `{name}`: {problem}")]
+    BadFederation {
+        /// The entry's ID.
+        id: SpiffeId,
+        /// What was written.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The same ID for the same selectors twice.
     #[error("there are two entries for `{0}` with the same selectors")]
     Duplicate(SpiffeId),
@@ -135,8 +162,10 @@ impl Entry {
             let name = name.clone();
             return Err(EntryError::BadDnsName { id, name });
         }
-        if let Some(ttl) = request.ttl.filter(|ttl| *ttl < MIN_TTL) {
-            return Err(EntryError::TtlTooShort { id, ttl });
+        let ttls = [request.x509_svid_ttl, request.jwt_svid_ttl];
+        let wrong = |ttl: &Duration| !TTL_RANGE.contains(ttl);
+        if let Some(ttl) = ttls.into_iter().flatten().find(wrong) {
+            return Err(EntryError::TtlOutOfRange { id, ttl });
         }
         if request.hint.len() > 1024 {
             return Err(EntryError::HintTooLong(id));
@@ -148,13 +177,16 @@ impl Entry {
         {
             return Err(EntryError::EmptyAudience(id));
         }
+        let federates_with = check_federation(&id, request.federates_with)?;
         Ok(Self {
             spiffe_id: id,
             selectors,
             dns_names: request.dns_names,
-            ttl: request.ttl,
+            x509_svid_ttl: request.x509_svid_ttl,
+            jwt_svid_ttl: request.jwt_svid_ttl,
             hint: request.hint,
             audiences: request.audiences,
+            federates_with,
         })
     }
 
@@ -214,9 +246,14 @@ impl Entry {
         &self.dns_names
     }
 
-    /// The SVID's lifetime, if the entry sets one.
-    pub fn ttl(&self) -> Option<Duration> {
-        self.ttl
+    /// The X.509-SVID's lifetime, if the entry sets one.
+    pub fn x509_svid_ttl(&self) -> Option<Duration> {
+        self.x509_svid_ttl
+    }
+
+    /// The lifetime of JWT-SVIDs, if the entry sets one.
+    pub fn jwt_svid_ttl(&self) -> Option<Duration> {
+        self.jwt_svid_ttl
     }
 
     /// What this SVID is for; may be empty.
@@ -224,7 +261,31 @@ impl Entry {
         &self.hint
     }
 
-    fn is_twin_of(&self, other: &Self) -> bool {
+    /// Foreign trust domains whose bundles belong to the workload's.
+    pub fn federates_with(&self) -> &[TrustDomain] {
+        &self.federates_with
+    }
+
+    /// The entry as it could be written.
+    pub fn to_request(&self) -> EntryRequest {
+        EntryRequest {
+            spiffe_id: self.spiffe_id.to_string(),
+            selectors: self.selectors.iter().map(ToString::to_string).collect(),
+            dns_names: self.dns_names.clone(),
+            x509_svid_ttl: self.x509_svid_ttl,
+            jwt_svid_ttl: self.jwt_svid_ttl,
+            hint: self.hint.clone(),
+            audiences: self.audiences.clone(),
+            federates_with: self
+                .federates_with
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+
+    /// Whether the other one gives the same ID to the same workloads.
+    pub fn is_twin_of(&self, other: &Self) -> bool {
         self.spiffe_id == other.spiffe_id && self.selectors == other.selectors
     }
 }
@@ -241,11 +302,12 @@ impl EntryError {
             Self::BadSelector { .. } => "SG0106",
             Self::MixedAttestors(_) => "SG0107",
             Self::ComponentByName(_) => "SG0108",
-            Self::TtlTooShort { .. } => "SG0109",
+            Self::TtlOutOfRange { .. } => "SG0109",
             Self::BadDnsName { .. } => "SG0110",
             Self::HintTooLong(_) => "SG0111",
             Self::Duplicate(_) => "SG0112",
             Self::EmptyAudience(_) => "SG0113",
+            Self::BadFederation { .. } => "SG0114",
         }
     }
 
@@ -263,7 +325,8 @@ impl EntryError {
             | Self::Reserved(_)
             | Self::BadSelector { .. }
             | Self::MixedAttestors(_)
-            | Self::TtlTooShort { .. }
+            | Self::TtlOutOfRange { .. }
+            | Self::BadFederation { .. }
             | Self::BadDnsName { .. }
             | Self::HintTooLong(_)
             | Self::EmptyAudience(_)
@@ -299,6 +362,28 @@ fn check_selectors(id: &SpiffeId, texts: &[String]) -> Result<Vec<Selector>, Ent
     Ok(selectors)
 }
 
+fn check_federation(id: &SpiffeId, names: Vec<String>) -> Result<Vec<TrustDomain>, EntryError> {
+    let mut trust_domains = names
+        .into_iter()
+        .map(|name| {
+            let problem = match TrustDomain::new(&name) {
+                Ok(found) if found == *id.trust_domain() => "it is the entry's own trust domain",
+                Ok(found) if found.as_str() == name => return Ok(found),
+                Ok(_) => "write a trust domain's name alone",
+                Err(_) => "it is not the name of a trust domain",
+            };
+            Err(EntryError::BadFederation {
+                id: id.clone(),
+                name,
+                problem,
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    trust_domains.sort();
+    trust_domains.dedup();
+    Ok(trust_domains)
+}
+
 /// Whether whoever may deploy could *not* make another component match: the bytes are given, or
 /// their signer and where they come from.
 fn pins_a_component(selectors: &[Selector]) -> bool {
@@ -318,6 +403,26 @@ fn is_dns_name(name: &str) -> bool {
                 .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
     name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// Lifetimes as whole seconds, as SPIRE writes them.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        ttl: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        ttl.map(|ttl| ttl.as_secs()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::svid::X509Svid;
+use spiffe::SpiffeId;
 
 /// Counters and gauges of the identity plane. Cloning shares them.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +81,12 @@ impl IdentityMetrics {
             spiffe_id: svid.id().to_string(),
         };
         self.expiry.get_or_create(&label).set(expiry);
+    }
+
+    /// An SVID is no longer in use.
+    pub(crate) fn withdrawn(&self, spiffe_id: &SpiffeId) {
+        let spiffe_id = spiffe_id.to_string();
+        self.expiry.remove(&SpiffeIdLabel { spiffe_id });
     }
 
     pub(crate) fn rotation_failed(&self) {

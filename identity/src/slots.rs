@@ -7,7 +7,10 @@
 //!          at half of the       in the last sixth of
 //!          active one's life    the active one's life
 //! ```
+//! An operator may hurry each step. What is old can be tainted (nothing that it signed is handed out
+//! any more), and what is tainted can be revoked (it leaves the bundle), as in SPIRE.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -17,13 +20,51 @@ use crate::svid::Validity;
 /// Where in its life an authority is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
+pub enum Phase {
     /// Published, so that verifiers know it in time.
     Prepared,
     /// The one that signs.
     Active,
     /// Still published, for what it has signed.
     Old,
+    /// Old, and what it has signed is replaced.
+    Tainted,
+}
+
+/// An authority, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    /// Names it: the key identifier of a root, the `kid` of a JWT key.
+    pub id: String,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// Seconds since 1970.
+    pub not_before: u64,
+    /// Seconds since 1970.
+    pub not_after: u64,
+}
+
+/// What an operator asks for, and what an authority's phase does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SlotError {
+    /// There is none with this id.
+    #[error("there is no authority `{0}`")]
+    Unknown(String),
+    /// It is not in the phase that this needs.
+    #[error("the authority `{id}` is {found}; only one that is {needed} can be {action}")]
+    WrongPhase {
+        /// Which.
+        id: String,
+        /// Its phase.
+        found: Phase,
+        /// The phase that it should be in.
+        needed: Phase,
+        /// What was to be done to it.
+        action: &'static str,
+    },
+    /// There is none to do this to.
+    #[error("no authority is {0}")]
+    None(Phase),
 }
 
 /// An authority with its phase.
@@ -33,9 +74,37 @@ pub(crate) struct Slot<A> {
     pub(crate) authority: A,
 }
 
-/// What has a beginning and an end.
+/// What has a name, a beginning and an end.
 pub(crate) trait Lived {
+    fn id(&self) -> &str;
+
     fn validity(&self) -> Validity;
+}
+
+impl AuthorityStatus {
+    pub(crate) fn new(id: String, phase: Phase, validity: Validity) -> Self {
+        let seconds = |time: SystemTime| {
+            let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+            since_epoch.unwrap_or(Duration::ZERO).as_secs()
+        };
+        Self {
+            id,
+            phase,
+            not_before: seconds(validity.not_before),
+            not_after: seconds(validity.not_after),
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Prepared => "prepared",
+            Self::Active => "active",
+            Self::Old => "old",
+            Self::Tainted => "tainted",
+        })
+    }
 }
 
 /// Brings the slots to where they must be now. Says whether anything changed.
@@ -69,17 +138,97 @@ pub(crate) fn advance<A: Lived + Clone, E>(
             changed = true;
         }
         if now >= last_sixth(validity) {
-            for slot in &mut next {
-                slot.phase = match slot.phase {
-                    Phase::Prepared => Phase::Active,
-                    Phase::Active | Phase::Old => Phase::Old,
-                };
-            }
+            succeed(&mut next);
             changed = true;
         }
     }
     *slots = next;
     Ok(changed)
+}
+
+/// Makes a successor, unless there is one. Says whether it did.
+pub(crate) fn prepare<A, E>(
+    slots: &mut Vec<Slot<A>>,
+    make: impl FnOnce() -> Result<A, E>,
+) -> Result<bool, E> {
+    if position(slots, Phase::Prepared).is_some() {
+        return Ok(false);
+    }
+    let (phase, authority) = (Phase::Prepared, make()?);
+    slots.push(Slot { phase, authority });
+    Ok(true)
+}
+
+/// Lets the successor sign from now on.
+pub(crate) fn activate<A>(slots: &mut [Slot<A>]) -> Result<(), SlotError> {
+    match position(slots, Phase::Prepared) {
+        Some(_) => succeed(slots),
+        None => return Err(SlotError::None(Phase::Prepared)),
+    }
+    Ok(())
+}
+
+/// Marks an old authority. Without an `id`, the newest one.
+pub(crate) fn taint<A: Lived>(
+    slots: &mut [Slot<A>],
+    id: Option<&str>,
+) -> Result<String, SlotError> {
+    let index = choose(slots, id, Phase::Old, "tainted")?;
+    let slot = slots.get_mut(index).ok_or(SlotError::None(Phase::Old))?;
+    slot.phase = Phase::Tainted;
+    Ok(slot.authority.id().to_owned())
+}
+
+/// Removes a tainted authority. Without an `id`, the newest one.
+pub(crate) fn revoke<A: Lived>(
+    slots: &mut Vec<Slot<A>>,
+    id: Option<&str>,
+) -> Result<String, SlotError> {
+    let index = choose(slots, id, Phase::Tainted, "revoked")?;
+    Ok(slots.remove(index).authority.id().to_owned())
+}
+
+fn choose<A: Lived>(
+    slots: &[Slot<A>],
+    id: Option<&str>,
+    needed: Phase,
+    action: &'static str,
+) -> Result<usize, SlotError> {
+    let Some(id) = id else {
+        let fitting = slots.iter().rposition(|slot| slot.phase == needed);
+        return fitting.ok_or(SlotError::None(needed));
+    };
+    let index = slots.iter().position(|slot| slot.authority.id() == id);
+    let found = index.and_then(|index| Some((index, slots.get(index)?.phase)));
+    match found {
+        Some((index, found)) if found == needed => Ok(index),
+        Some((_, found)) => Err(SlotError::WrongPhase {
+            id: id.to_owned(),
+            found,
+            needed,
+            action,
+        }),
+        None => Err(SlotError::Unknown(id.to_owned())),
+    }
+}
+
+fn succeed<A>(slots: &mut [Slot<A>]) {
+    for slot in slots {
+        slot.phase = match slot.phase {
+            Phase::Prepared => Phase::Active,
+            Phase::Active | Phase::Old => Phase::Old,
+            Phase::Tainted => Phase::Tainted,
+        };
+    }
+}
+
+/// All of them, for an operator.
+pub(crate) fn status<A: Lived>(slots: &[Slot<A>]) -> Vec<AuthorityStatus> {
+    let status = slots.iter().map(|slot| {
+        let (id, validity) = (slot.authority.id(), slot.authority.validity());
+        AuthorityStatus::new(id.to_owned(), slot.phase, validity)
+    });
+    status.collect()
 }
 
 /// The one that signs.
@@ -103,11 +252,15 @@ mod tests {
 
     #[derive(Debug, Clone)]
     struct Key {
-        name: char,
+        name: String,
         validity: Validity,
     }
 
     impl Lived for Key {
+        fn id(&self) -> &str {
+            &self.name
+        }
+
         fn validity(&self) -> Validity {
             self.validity
         }
@@ -129,14 +282,15 @@ mod tests {
                         not_before: at(minute),
                         not_after: at(minute + 60),
                     };
-                    let name = names.next().unwrap();
+                    let name = names.next().unwrap().to_string();
                     Ok::<_, ()>(Key { name, validity })
                 });
                 made.unwrap();
                 let shown = slots.iter().map(|slot| match slot.phase {
                     Phase::Prepared => format!("({})", slot.authority.name),
-                    Phase::Active => slot.authority.name.to_string(),
+                    Phase::Active => slot.authority.name.clone(),
                     Phase::Old => format!("{}-", slot.authority.name),
+                    Phase::Tainted => format!("{}!", slot.authority.name),
                 });
                 shown.collect::<Vec<_>>().join(" ")
             })
@@ -167,5 +321,50 @@ mod tests {
             Err("no entropy")
         );
         assert!(slots.is_empty());
+    }
+
+    #[test]
+    fn an_operator_takes_the_same_steps_in_the_same_order() {
+        let key = |name: &str| Key {
+            name: name.to_owned(),
+            validity: Validity {
+                not_before: at(0),
+                not_after: at(60),
+            },
+        };
+        let mut slots = vec![Slot {
+            phase: Phase::Active,
+            authority: key("a"),
+        }];
+        assert_eq!(activate(&mut slots), Err(SlotError::None(Phase::Prepared)));
+        assert_eq!(prepare(&mut slots, || Ok::<_, ()>(key("b"))), Ok(true));
+        assert_eq!(prepare(&mut slots, || Err("two are too many")), Ok(false));
+        let taint_active = taint(&mut slots, Some("a")).unwrap_err().to_string();
+        assert_eq!(
+            taint_active,
+            "the authority `a` is active; only one that is old can be tainted"
+        );
+        activate(&mut slots).unwrap();
+        assert_eq!(
+            revoke(&mut slots, None),
+            Err(SlotError::None(Phase::Tainted))
+        );
+        assert!(revoke(&mut slots, Some("a")).is_err());
+        assert_eq!(taint(&mut slots, None), Ok("a".to_owned()));
+        // Time goes on for the others.
+        assert_eq!(
+            advance(&mut slots, at(55), || Ok::<_, ()>(key("c"))),
+            Ok(true)
+        );
+        assert_eq!(revoke(&mut slots, Some("a")), Ok("a".to_owned()));
+        assert_eq!(
+            revoke(&mut slots, Some("a")),
+            Err(SlotError::Unknown("a".to_owned()))
+        );
+        let left: Vec<_> = slots
+            .iter()
+            .map(|slot| (slot.authority.name.as_str(), slot.phase))
+            .collect();
+        assert_eq!(left, [("b", Phase::Old), ("c", Phase::Active)]);
     }
 }

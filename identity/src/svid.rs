@@ -1,6 +1,6 @@
 //! X.509-SVIDs and the bundles that verify them, as immutable values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -188,6 +188,18 @@ impl Identities {
             .filter(move |issued| issued.entry.matches(selectors))
     }
 
+    /// The trust domains whose bundles belong to a workload with these entries: the own one, and
+    /// those that an entry federates with.
+    pub fn trusted_by<'a>(
+        &'a self,
+        entitled: impl IntoIterator<Item = &'a Issued>,
+    ) -> BTreeSet<&'a TrustDomain> {
+        let federated = entitled
+            .into_iter()
+            .flat_map(|issued| issued.entry.federates_with());
+        federated.chain([&self.trust_domain]).collect()
+    }
+
     /// The SVID that is in use for an entry.
     pub fn svid_of(&self, entry: &Entry) -> Option<&Arc<X509Svid>> {
         self.issued
@@ -202,6 +214,19 @@ impl Identities {
             .iter()
             .find(|issued| issued.svid.id() == id)
             .map(|issued| &issued.svid)
+    }
+
+    /// The bundle by which the workload of an entry verifies a trust domain's SVIDs: the own one, or
+    /// one that the entry federates with.
+    pub fn bundle_for(
+        &self,
+        entry: &Entry,
+        trust_domain: &TrustDomain,
+    ) -> Option<&Arc<X509Bundle>> {
+        let counts =
+            *trust_domain == self.trust_domain || entry.federates_with().contains(trust_domain);
+        let bundle = self.bundles.get(trust_domain);
+        bundle.filter(|_| counts)
     }
 
     /// The bundle of the source's own trust domain.

@@ -7,3 +7,4 @@ mod verifier;
 pub use peer::{PeerError, PeerIdentity};
 pub use server::{HandshakeProblem, ServerTls, TlsError};
 pub use verifier::SpiffeVerifier;
+pub(crate) use verifier::verify_chain;

@@ -3,12 +3,12 @@
 //! Every message is the caller's full state. A stream stays open and a message follows each change
 //! that concerns the caller; when nothing is left for it, the stream ends with `PermissionDenied`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use spiffe::SpiffeId;
+use spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -156,16 +156,15 @@ impl WorkloadApi {
             .map(|issued| {
                 let (entry, audience) = (&issued.entry, &request.audience);
                 let mint = || self.issuer.mint_jwt(entry, audience, now);
-                let id = entry.spiffe_id();
                 let svid = self
                     .tokens
-                    .get(id, audience, bundle, now, mint)
+                    .get(entry, audience, bundle, now, mint)
                     .map_err(|error| {
                         error!(code = error.code(), %error, "a JWT-SVID is not signed");
                         WorkloadApiError::CannotSign
                     })?;
                 Ok(Jwtsvid {
-                    spiffe_id: id.to_string(),
+                    spiffe_id: entry.spiffe_id().to_string(),
                     svid: svid.token.to_string(),
                     hint: hints.take(entry.hint()),
                 })
@@ -256,15 +255,14 @@ impl SpiffeWorkloadApi for WorkloadApi {
             if entitled.is_empty() {
                 return None;
             }
+            let trusted = identities.trusted_by(entitled.iter().copied());
+            let roots = trusted
+                .iter()
+                .filter_map(|trust_domain| identities.bundles.get(*trust_domain));
             let version: Vec<_> = entitled
                 .iter()
                 .map(|issued| issued.svid.chain().to_vec())
-                .chain(
-                    identities
-                        .bundles
-                        .values()
-                        .map(|bundle| bundle.roots().to_vec()),
-                )
+                .chain(roots.map(|bundle| bundle.roots().to_vec()))
                 .collect();
             Some((version, svid_response(identities, &entitled)))
         })
@@ -276,10 +274,11 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         let selectors = self.attest(&request).await?;
         self.stream("FetchX509Bundles", move |identities| {
-            identities.entitled(&selectors).next()?;
+            let trusted = trusted(identities, &selectors)?;
             let bundles: HashMap<_, _> = identities
                 .bundles
                 .iter()
+                .filter(|(trust_domain, _)| trusted.contains(trust_domain))
                 .map(|(trust_domain, bundle)| {
                     (trust_domain.id_string(), concatenated(bundle.roots()))
                 })
@@ -304,10 +303,11 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         let selectors = self.attest(&request).await?;
         self.stream("FetchJWTBundles", move |identities| {
-            identities.entitled(&selectors).next()?;
+            let trusted = trusted(identities, &selectors)?;
             let bundles: HashMap<_, _> = identities
                 .jwt_bundles
                 .iter()
+                .filter(|(trust_domain, _)| trusted.contains(trust_domain))
                 .map(|(trust_domain, bundle)| {
                     (trust_domain.id_string(), bundle.jwks().as_bytes().to_vec())
                 })
@@ -322,16 +322,19 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
         let selectors = self.attest(&request).await?;
         let identities = Arc::clone(&self.identities.borrow());
-        if identities.entitled(&selectors).next().is_none() {
-            return Err(WorkloadApiError::NoIdentity.into());
-        }
+        let trusted = trusted(&identities, &selectors).ok_or(WorkloadApiError::NoIdentity)?;
         let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
         if audience.is_empty() || svid.is_empty() {
             let text = "audience and svid must be specified".to_owned();
             return Err(WorkloadApiError::BadRequest(text).into());
         }
         let own = &identities.trust_domain;
-        let valid = jwt::validate(&svid, &audience, &identities.jwt_bundles, own)
+        let bundles = identities.jwt_bundles.iter();
+        let bundles = bundles
+            .filter(|(trust_domain, _)| trusted.contains(trust_domain))
+            .map(|(trust_domain, bundle)| (trust_domain.clone(), Arc::clone(bundle)))
+            .collect();
+        let valid = jwt::validate(&svid, &audience, &bundles, own)
             .map_err(|error| WorkloadApiError::BadRequest(error.to_string()))?;
         Ok(Response::new(ValidateJwtsvidResponse {
             spiffe_id: valid.spiffe_id.to_string(),
@@ -354,6 +357,16 @@ impl<'a> Hints<'a> {
     }
 }
 
+/// Whose bundles the caller may have; `None` where no entry is for it.
+fn trusted<'a>(
+    identities: &'a Identities,
+    selectors: &'a [Selector],
+) -> Option<BTreeSet<&'a TrustDomain>> {
+    let mut entitled = identities.entitled(selectors).peekable();
+    entitled.peek()?;
+    Some(identities.trusted_by(entitled))
+}
+
 fn svid_response(identities: &Identities, entitled: &[&Issued]) -> X509svidResponse {
     let own_bundle = identities
         .own_bundle()
@@ -370,10 +383,10 @@ fn svid_response(identities: &Identities, entitled: &[&Issued]) -> X509svidRespo
             hint: hints.take(issued.entry.hint()),
         })
         .collect();
-    let foreign = identities
-        .bundles
-        .iter()
-        .filter(|(trust_domain, _)| **trust_domain != identities.trust_domain);
+    let trusted = identities.trusted_by(entitled.iter().copied());
+    let foreign = identities.bundles.iter().filter(|(trust_domain, _)| {
+        **trust_domain != identities.trust_domain && trusted.contains(trust_domain)
+    });
     X509svidResponse {
         svids,
         crl: Vec::new(),

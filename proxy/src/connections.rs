@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rustls::pki_types::CertificateDer;
 use sidegate_identity::SpiffeId;
 use tokio_util::sync::CancellationToken;
+
+use crate::worker::Listener;
 
 /// The live connections of one worker.
 #[derive(Debug, Default)]
@@ -17,15 +20,17 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    live: HashMap<u64, LiveConnection>,
+    live: HashMap<u64, Arc<LiveConnection>>,
 }
 
 /// What a connection was allowed by, and the handle that ends it.
 #[derive(Debug)]
 pub(crate) struct LiveConnection {
-    pub(crate) listener: Arc<str>,
+    pub(crate) listener: Arc<Listener>,
     pub(crate) downstream: SocketAddr,
     pub(crate) peer: SpiffeId,
+    /// The peer's certificates, leaf first: they are verified again when trust changes.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The end of the peer's SVID.
     pub(crate) expires_at: SystemTime,
     pub(crate) policy_generation: u64,
@@ -37,6 +42,7 @@ pub(crate) struct LiveConnection {
 #[derive(Debug)]
 pub(crate) struct Registered {
     id: u64,
+    live: Arc<LiveConnection>,
     connections: Arc<Connections>,
 }
 
@@ -45,31 +51,41 @@ impl Connections {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let id = table.next;
         table.next += 1;
-        table.live.insert(id, connection);
+        let live = Arc::new(connection);
+        table.live.insert(id, Arc::clone(&live));
         Registered {
             id,
+            live,
             connections: Arc::clone(self),
         }
     }
 
-    /// Cuts the connections that `condemned` chooses, and says how many.
-    pub(crate) fn cut(&self, condemned: impl Fn(&LiveConnection) -> bool) -> usize {
+    /// Those that are there now.
+    pub(crate) fn all(&self) -> Vec<Arc<LiveConnection>> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let condemned = table.live.values().filter(|live| condemned(live));
-        condemned
-            .map(|live| {
-                tracing::debug!(
-                    listener = %live.listener,
-                    downstream = %live.downstream,
-                    peer = %live.peer,
-                    expires_at = ?live.expires_at,
-                    policy_generation = live.policy_generation,
-                    identity_generation = live.identity_generation,
-                    "a live connection is cut",
-                );
-                live.cancel.cancel();
-            })
-            .count()
+        table.live.values().map(Arc::clone).collect()
+    }
+}
+
+impl Registered {
+    pub(crate) fn connection(&self) -> &LiveConnection {
+        &self.live
+    }
+}
+
+impl LiveConnection {
+    /// Ends it, whatever it is doing.
+    pub(crate) fn cut(&self) {
+        tracing::debug!(
+            listener = %self.listener.name,
+            downstream = %self.downstream,
+            peer = %self.peer,
+            expires_at = ?self.expires_at,
+            policy_generation = self.policy_generation,
+            identity_generation = self.identity_generation,
+            "a live connection is cut",
+        );
+        self.cancel.cancel();
     }
 }
 

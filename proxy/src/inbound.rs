@@ -39,6 +39,7 @@ pub(crate) async fn connection(
     address: SocketAddr,
 ) {
     // accept → identify
+    let generation = worker.identities.borrow().generation;
     let stream = tokio::select! {
         stream = identify(&listener, stream, address) => stream,
         () = worker.drain.cancelled() => None,
@@ -53,6 +54,11 @@ pub(crate) async fn connection(
             return;
         }
     };
+    // Trust may have changed between the handshake and the entry in the table.
+    if worker.identities.borrow().generation != generation && !downstream.is_trusted() {
+        info!(code = "SG0309", downstream = %address, "a peer is turned away: trust in it is gone");
+        return;
+    }
     // → its requests
     watch::serve(stream, downstream).await;
 }

@@ -16,6 +16,7 @@ mod listener;
 mod metrics;
 mod path;
 mod server;
+mod trust;
 pub mod upstream;
 mod worker;
 

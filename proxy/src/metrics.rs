@@ -18,6 +18,7 @@ pub struct ProxyMetrics {
     duration: Family<ListenerLabel, Histogram, fn() -> Histogram>,
     open: Family<ListenerLabel, Gauge>,
     handshakes: Family<HandshakeLabels, Counter>,
+    cut: Family<ListenerLabel, Counter>,
     dropped_lines: Counter,
 }
 
@@ -29,6 +30,7 @@ pub(crate) struct ListenerMetrics {
     duration: Histogram,
     open: Gauge,
     handshakes: Family<HandshakeLabels, Counter>,
+    cut: Counter,
     dropped_lines: Counter,
 }
 
@@ -75,6 +77,7 @@ impl ProxyMetrics {
             duration: Family::new_with_constructor(request_duration),
             open: Family::default(),
             handshakes: Family::default(),
+            cut: Family::default(),
             dropped_lines: Counter::default(),
         };
         registry.register(
@@ -98,6 +101,11 @@ impl ProxyMetrics {
             metrics.handshakes.clone(),
         );
         registry.register(
+            "connections_cut",
+            "Downstream connections that were ended because trust in their peer was withdrawn",
+            metrics.cut.clone(),
+        );
+        registry.register(
             "access_log_dropped",
             "Access-log lines that could not be taken",
             metrics.dropped_lines.clone(),
@@ -115,6 +123,7 @@ impl ProxyMetrics {
             duration: self.duration.get_or_create(&label).clone(),
             open: self.open.get_or_create(&label).clone(),
             handshakes: self.handshakes.clone(),
+            cut: self.cut.get_or_create(&label).clone(),
             dropped_lines: self.dropped_lines.clone(),
         })
     }
@@ -142,6 +151,10 @@ impl ListenerMetrics {
         };
         self.requests.get_or_create(&labels).inc();
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn cut_untrusted(&self) {
+        self.cut.inc();
     }
 
     pub(crate) fn line_dropped(&self) {

@@ -21,6 +21,7 @@ use crate::connections::Connections;
 use crate::inbound;
 use crate::listener::Timeouts;
 use crate::metrics::ListenerMetrics;
+use crate::trust;
 use crate::upstream::Upstream;
 
 thread_local! {
@@ -41,6 +42,7 @@ pub(crate) struct Worker {
 }
 
 /// A listener, as one worker serves it.
+#[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
@@ -96,6 +98,7 @@ pub(crate) fn run(prepared: Prepared) {
     } = prepared;
     EVALUATOR.set(Some(evaluator));
     runtime.block_on(async {
+        tokio::spawn(trust::watch(Arc::clone(&worker)));
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
         for (listener, socket) in listeners {
@@ -107,10 +110,12 @@ pub(crate) fn run(prepared: Prepared) {
         connections.close();
         let all_ended = tokio::time::timeout(worker.drain_timeout, connections.wait());
         if all_ended.await.is_err() {
-            let cut = worker.connections.cut(|_| true);
+            let live = worker.connections.all();
+            live.iter().for_each(|live| live.cut());
             warn!(
                 code = "SG0306",
-                cut, "connections outlived the drain timeout and are cut"
+                cut = live.len(),
+                "connections outlived the drain timeout and are cut"
             );
             connections.wait().await;
         }

@@ -54,9 +54,11 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         spiffe_id: id("demo")?,
         selectors: vec![format!("unix:uid:{}", nix::unistd::geteuid())],
         dns_names: Vec::new(),
-        ttl: None,
+        x509_svid_ttl: None,
+        jwt_svid_ttl: None,
         hint: None,
         audiences: vec!["demo".to_owned()],
+        federates_with: Vec::new(),
     };
     let mut components = Vec::new();
     let (name, selector, target) = match arguments.upstream {
@@ -87,9 +89,11 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         selectors: vec![selector],
         // So that tools which check names, such as curl, can verify the server.
         dns_names: vec!["localhost".to_owned()],
-        ttl: None,
+        x509_svid_ttl: None,
+        jwt_svid_ttl: None,
         hint: None,
         audiences: Vec::new(),
+        federates_with: Vec::new(),
     };
     Ok(Config {
         svid_files: vec![SvidFile {

@@ -46,8 +46,6 @@ pub(crate) const DUPLICATE_DIRECTORY: &str = "SG0029";
 pub(crate) const UNKNOWN_COMPONENT: &str = "SG0030";
 /// A SPIFFE ID that no registration entry gives out.
 pub(crate) const UNKNOWN_IDENTITY: &str = "SG0031";
-/// There is no listener.
-pub(crate) const NO_LISTENER: &str = "SG0032";
 /// The path of a Unix socket is longer than the operating system allows.
 pub(crate) const SOCKET_PATH_TOO_LONG: &str = "SG0033";
 /// A path that is empty or cannot be a path.

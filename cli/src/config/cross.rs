@@ -34,13 +34,6 @@ pub(super) fn check(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     directories(raw, lowering);
     components(raw, lowering);
     identities(raw, lowering);
-
-    if raw.listener.is_empty() && !lowering.is_faulty(&Key::of("listener")) {
-        lowering.report(
-            Diagnostic::new(codes::NO_LISTENER, "there is no listener", None)
-                .help("add a [[listener]] with `name`, `listen` and `component` or `upstream`"),
-        );
-    }
 }
 
 /// Port 0 is left to the system, so it clashes with nothing.

@@ -10,12 +10,12 @@ use super::diagnostic::Diagnostic;
 use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
-    Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener, Log, Policy,
-    Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    Admin, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
+    Log, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use super::raw::{
-    RawAdmin, RawComponent, RawConfig, RawEntry, RawIdentity, RawListener, RawLog, RawPolicy,
-    RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi, Table,
+    RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
+    RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi, Table,
 };
 use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
 
@@ -88,21 +88,46 @@ impl Lowering<'_> {
             at.child("svid_ttl"),
             values::duration(Identity::TTL_RANGE),
         );
-        let embedded = raw.embedded.unwrap_or_default().0;
-        let root_ttl = self.optional(
-            embedded.root_ttl,
-            at.child("embedded").child("root_ttl"),
-            values::duration(Embedded::ROOT_TTL_RANGE),
-        );
+        let embedded = self.embedded(&at.child("embedded"), raw.embedded);
         let entries = self.each(raw.entry, Key::entry, Self::entry);
         Some(Identity {
             trust_domain: trust_domain?,
             source: source.unwrap_or(IdentitySource::Embedded),
             state: state?,
             svid_ttl: svid_ttl.unwrap_or(Identity::DEFAULT_SVID_TTL),
-            embedded: root_ttl.map_or_else(Embedded::default, |root_ttl| Embedded { root_ttl }),
+            embedded,
             entries,
         })
+    }
+
+    fn embedded(&mut self, at: &Key, raw: Option<Table<RawEmbedded>>) -> Embedded {
+        let default = Embedded::default();
+        let Some(Table(raw)) = raw else {
+            return default;
+        };
+        let base = self.base;
+        let root_ttl = self.optional(
+            raw.root_ttl,
+            at.child("root_ttl"),
+            values::duration(Embedded::ROOT_TTL_RANGE),
+        );
+        let is_brought = raw.certificate.is_some() || raw.key.is_some() || raw.bundle.is_some();
+        let mut brought = None;
+        if is_brought {
+            let certificate =
+                self.required(raw.certificate, at.child("certificate"), values::path(base));
+            let key = self.required(raw.key, at.child("key"), values::path(base));
+            let bundle = self.optional(raw.bundle, at.child("bundle"), values::path(base));
+            brought = certificate.zip(key).map(|(certificate, key)| BroughtFiles {
+                certificate,
+                key,
+                bundle,
+            });
+        }
+        Embedded {
+            root_ttl: root_ttl.unwrap_or(default.root_ttl),
+            brought,
+        }
     }
 
     fn entry(&mut self, at: &Key, raw: RawEntry) -> Option<Entry> {
@@ -117,17 +142,21 @@ impl Lowering<'_> {
                 self.parsed(name.as_str(), &key, values::dns_name)
             });
         let dns_names = dns_names.collect();
-        let ttl = self.optional(
-            raw.ttl,
-            at.child("ttl"),
-            values::duration(Identity::TTL_RANGE),
-        );
+        let [x509_svid_ttl, jwt_svid_ttl] = [
+            (raw.x509_svid_ttl, "x509_svid_ttl"),
+            (raw.jwt_svid_ttl, "jwt_svid_ttl"),
+        ]
+        .map(|(ttl, name)| {
+            self.optional(ttl, at.child(name), values::duration(Identity::TTL_RANGE))
+        });
         Some(Entry {
             spiffe_id: spiffe_id?,
             selectors: selectors?,
             dns_names,
             audiences: raw.audiences,
-            ttl,
+            federates_with: raw.federates_with,
+            x509_svid_ttl,
+            jwt_svid_ttl,
             hint: raw.hint,
         })
     }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::Authority;
+pub(crate) use sidegate_identity::authority::BroughtFiles;
+use sidegate_identity::entry;
 pub(crate) use sidegate_proxy::Timeouts;
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -21,7 +23,7 @@ pub(crate) struct Config {
     pub(crate) proxy: Proxy,
     /// In file order; names are unique.
     pub(crate) components: Vec<Component>,
-    /// In file order, at least one; names and non-zero addresses are unique.
+    /// In file order; names and non-zero addresses are unique.
     pub(crate) listeners: Vec<Listener>,
     /// In file order; directories are unique.
     pub(crate) svid_files: Vec<SvidFile>,
@@ -43,10 +45,12 @@ pub(crate) struct Identity {
 }
 
 /// `[identity.embedded]`: the CA of our own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Embedded {
-    /// The lifetime of a root certificate.
+    /// The lifetime of a root certificate that is made here.
     pub(crate) root_ttl: Duration,
+    /// An authority that the user brings; none is made then.
+    pub(crate) brought: Option<BroughtFiles>,
 }
 
 /// Where SVIDs come from.
@@ -66,10 +70,13 @@ pub(crate) struct Entry {
     /// `type:value` strings, unchecked.
     pub(crate) selectors: Vec<String>,
     pub(crate) dns_names: Vec<String>,
-    pub(crate) ttl: Option<Duration>,
+    pub(crate) x509_svid_ttl: Option<Duration>,
+    pub(crate) jwt_svid_ttl: Option<Duration>,
     pub(crate) hint: Option<String>,
     /// Audiences of the JWT-SVIDs that the workload may ask for.
     pub(crate) audiences: Vec<String>,
+    /// Foreign trust domains whose bundles the workload gets, unchecked.
+    pub(crate) federates_with: Vec<String>,
 }
 
 /// `[workload_api]`.
@@ -174,8 +181,7 @@ pub(crate) enum LogFormat {
 impl Identity {
     pub(crate) const DEFAULT_SVID_TTL: Duration = Duration::from_secs(60 * 60);
     /// What an SVID may live, by default or by its entry.
-    pub(crate) const TTL_RANGE: RangeInclusive<Duration> =
-        Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
+    pub(crate) const TTL_RANGE: RangeInclusive<Duration> = entry::TTL_RANGE;
 }
 
 impl Embedded {
@@ -188,6 +194,7 @@ impl Default for Embedded {
     fn default() -> Self {
         Self {
             root_ttl: Duration::from_secs(365 * 24 * 60 * 60),
+            brought: None,
         }
     }
 }

@@ -47,6 +47,9 @@ pub(super) struct RawIdentity {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawEmbedded {
     pub(super) root_ttl: Option<String>,
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) bundle: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,7 +61,10 @@ pub(super) struct RawEntry {
     pub(super) dns_names: Vec<String>,
     #[serde(default)]
     pub(super) audiences: Vec<String>,
-    pub(super) ttl: Option<String>,
+    #[serde(default)]
+    pub(super) federates_with: Vec<String>,
+    pub(super) x509_svid_ttl: Option<String>,
+    pub(super) jwt_svid_ttl: Option<String>,
     pub(super) hint: Option<String>,
 }
 

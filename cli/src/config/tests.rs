@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use spiffe::{SpiffeId, TrustDomain};
 
+use super::model::BroughtFiles;
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
     RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
@@ -203,12 +204,17 @@ fn what_is_written_is_what_is_used() {
         identity.state = "/var/lib/sidegate"
         identity.svid_ttl = "10s"
         identity.embedded.root_ttl = "60s"
+        identity.embedded.certificate = "ca.pem"
+        identity.embedded.key = "/etc/ca.key"
+        identity.embedded.bundle = "roots.pem"
         [[identity.entry]]
         spiffe_id = "spiffe://td.example/web"
         selectors = ["unix:uid:1000", "unix:gid:1000"]
         dns_names = ["web.example"]
         audiences = ["shop"]
-        ttl = "24h"
+        federates_with = ["other.example"]
+        x509_svid_ttl = "24h"
+        jwt_svid_ttl = "10s"
         hint = "internal"
         [workload_api]
         socket = "run/w.sock"
@@ -252,13 +258,20 @@ fn what_is_written_is_what_is_used() {
             svid_ttl: Duration::from_secs(10),
             embedded: Embedded {
                 root_ttl: Duration::from_secs(60),
+                brought: Some(BroughtFiles {
+                    certificate: PathBuf::from("folder/ca.pem"),
+                    key: PathBuf::from("/etc/ca.key"),
+                    bundle: Some(PathBuf::from("folder/roots.pem")),
+                }),
             },
             entries: vec![Entry {
                 spiffe_id: id.clone(),
                 selectors: vec!["unix:uid:1000".to_owned(), "unix:gid:1000".to_owned()],
                 dns_names: vec!["web.example".to_owned()],
                 audiences: vec!["shop".to_owned()],
-                ttl: Some(Duration::from_secs(24 * 3600)),
+                federates_with: vec!["other.example".to_owned()],
+                x509_svid_ttl: Some(Duration::from_secs(24 * 3600)),
+                jwt_svid_ttl: Some(Duration::from_secs(10)),
                 hint: Some("internal".to_owned()),
             }],
         },

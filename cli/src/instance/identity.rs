@@ -10,7 +10,7 @@ use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
 use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
-use sidegate_identity::selector::Kind;
+use sidegate_identity::registry::EntryRegistry;
 use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid_file::SvidFile;
 
@@ -34,9 +34,11 @@ pub(super) fn entries(
         spiffe_id: entry.spiffe_id.to_string(),
         selectors: entry.selectors.clone(),
         dns_names: entry.dns_names.clone(),
-        ttl: entry.ttl,
+        x509_svid_ttl: entry.x509_svid_ttl,
+        jwt_svid_ttl: entry.jwt_svid_ttl,
         hint: entry.hint.clone().unwrap_or_default(),
         audiences: entry.audiences.clone(),
+        federates_with: entry.federates_with.clone(),
     });
     Entry::check_all(requests, &config.identity.trust_domain).map_err(|errors| match source {
         Some(source) => {
@@ -67,31 +69,40 @@ impl IdentityPlane {
     ) -> Result<Self, Failure> {
         let IdentitySource::Embedded = config.identity.source;
         let metrics = IdentityMetrics::register(registry);
-        let asks_for_hash = |entry: &Entry| {
-            let mut selectors = entry.selectors().iter();
-            selectors.any(|selector| selector.kind() == Kind::UnixSha256)
+        let attestor = UnixAttestor::new(metrics.clone());
+        let trust_domain = &config.identity.trust_domain;
+        let now = clock.now();
+        let lifetimes = Lifetimes {
+            root: config.identity.embedded.root_ttl,
+            svid: config.identity.svid_ttl,
         };
-        let attestor = UnixAttestor::new(entries.iter().any(asks_for_hash), metrics.clone());
-        let authority = EmbeddedAuthority::open(
-            state.path().join("authority.pem"),
-            config.identity.trust_domain.clone(),
-            Lifetimes {
-                root: config.identity.embedded.root_ttl,
-                svid: config.identity.svid_ttl,
-            },
-            clock.now(),
-        )
+        let authority = match &config.identity.embedded.brought {
+            Some(files) => EmbeddedAuthority::brought(files, trust_domain.clone(), lifetimes, now),
+            None => {
+                let path = state.path().join("authority.pem");
+                EmbeddedAuthority::open(path, trust_domain.clone(), lifetimes, now)
+            }
+        }
         .map_err(|error| Failure::new(error.code(), &error))?;
         let jwt_authority = JwtAuthority::open(
             state.path().join("jwt_keys.json"),
-            config.identity.trust_domain.clone(),
-            clock.now(),
+            trust_domain.clone(),
+            now,
         )
         .map_err(|error| Failure::new(error.code(), &error))?;
+        let path = state.path().join("entries.json");
+        let registry =
+            EntryRegistry::open(path, trust_domain.clone(), entries, now).map_err(|error| {
+                let failure = Failure::new(error.code(), &error);
+                match error.hint() {
+                    Some(hint) => failure.help(hint),
+                    None => failure,
+                }
+            })?;
         let source = EmbeddedSource::new(
             authority,
             jwt_authority,
-            entries,
+            registry,
             Arc::clone(clock),
             metrics.clone(),
         )

@@ -1,4 +1,5 @@
-//! The Workload API's Unix socket. Everybody may connect: attestation is the gate.
+//! Unix sockets: the Workload API's, to which everybody may connect, since attestation is the gate,
+//! and the admin API's, to which only the owner may.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,15 +11,15 @@ use crate::config::WorkloadApi;
 use crate::failure::Failure;
 
 /// A bound socket, there as long as this is.
-pub(super) struct WorkloadSocket {
+pub(super) struct BoundSocket {
     path: PathBuf,
     listener: UnixListener,
 }
 
-impl WorkloadSocket {
+impl BoundSocket {
     /// Binds. A socket that a dead process left behind is replaced; anything else that is there is
     /// left alone.
-    pub(super) fn bind(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, Failure> {
         let path = resolve(path).map_err(|error| failed(path, &error))?;
         let length = path.as_os_str().len();
         if length > WorkloadApi::SOCKET_PATH_MAX {
@@ -30,13 +31,13 @@ impl WorkloadSocket {
                     WorkloadApi::SOCKET_PATH_MAX
                 ),
             )
-            .help("choose a shorter directory with --state"));
+            .help("choose a state directory with a shorter path"));
         }
         clear(&path)?;
         let listener = UnixListener::bind(&path).map_err(|error| failed(&path, &error))?;
         listener
             .set_nonblocking(true)
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o777)))
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
             .map_err(|error| failed(&path, &error))?;
         Ok(Self { path, listener })
     }
@@ -55,7 +56,7 @@ impl WorkloadSocket {
 }
 
 /// The socket goes when its server does.
-impl Drop for WorkloadSocket {
+impl Drop for BoundSocket {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "the socket was gone already");
@@ -99,9 +100,6 @@ fn clear(path: &Path) -> Result<(), Failure> {
 fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure::message(
         "SG0006",
-        format!(
-            "cannot serve the Workload API on {}: {error}",
-            path.display()
-        ),
+        format!("cannot serve on the socket {}: {error}", path.display()),
     )
 }

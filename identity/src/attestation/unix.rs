@@ -37,8 +37,7 @@ pub struct Caller {
 /// Finds the selectors of a caller.
 #[derive(Debug, Clone)]
 pub struct UnixAttestor {
-    /// Where an entry asks for `unix:sha256`.
-    hashes: Option<Arc<ExecutableHashes>>,
+    hashes: Arc<ExecutableHashes>,
     metrics: IdentityMetrics,
     turns: Arc<Semaphore>,
 }
@@ -107,10 +106,10 @@ impl Caller {
 }
 
 impl UnixAttestor {
-    /// `hash_executables`: whether any entry asks for `unix:sha256`.
-    pub fn new(hash_executables: bool, metrics: IdentityMetrics) -> Self {
+    /// Nothing is known of any caller yet.
+    pub fn new(metrics: IdentityMetrics) -> Self {
         Self {
-            hashes: hash_executables.then(Arc::default),
+            hashes: Arc::default(),
             metrics,
             turns: Arc::new(Semaphore::new(MAX_ATTESTATIONS)),
         }
@@ -121,10 +120,10 @@ impl UnixAttestor {
     /// # Errors
     /// Every failure means that nothing is known of the caller.
     pub async fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestError> {
-        let hashes = self.hashes.clone();
+        let hashes = Arc::clone(&self.hashes);
         let caller = caller.clone();
         let _turn = self.turns.acquire().await.map_err(|_| AttestError::Gone)?;
-        let attested = tokio::task::spawn_blocking(move || attest(&caller, hashes.as_deref()))
+        let attested = tokio::task::spawn_blocking(move || attest(&caller, &hashes))
             .await
             .unwrap_or(Err(AttestError::Gone));
         self.metrics.attested(attested.is_ok());
@@ -132,10 +131,7 @@ impl UnixAttestor {
     }
 }
 
-fn attest(
-    caller: &Caller,
-    hashes: Option<&ExecutableHashes>,
-) -> Result<Vec<Selector>, AttestError> {
+fn attest(caller: &Caller, hashes: &ExecutableHashes) -> Result<Vec<Selector>, AttestError> {
     let mut selectors = vec![
         Selector::attested(Kind::UnixUid, caller.uid.to_string()),
         Selector::attested(Kind::UnixGid, caller.gid.to_string()),
@@ -158,12 +154,11 @@ fn attest(
         Ok(path) => {
             let path = path.to_string_lossy().into_owned();
             selectors.push(Selector::attested(Kind::UnixPath, path));
-            if let Some(hashes) = hashes {
-                match hashes.hash(&proc.join("exe")) {
-                    Ok(digest) => selectors.push(Selector::attested(Kind::UnixSha256, digest)),
-                    Err(error) => {
-                        info!(code = "SG0134", pid = caller.pid, %error, "an executable is not hashed");
-                    }
+            // An entry that asks for it may come while the caller's stream is open.
+            match hashes.hash(&proc.join("exe")) {
+                Ok(digest) => selectors.push(Selector::attested(Kind::UnixSha256, digest)),
+                Err(error) => {
+                    info!(code = "SG0134", pid = caller.pid, %error, "an executable is not hashed");
                 }
             }
         }
@@ -218,7 +213,7 @@ mod tests {
     async fn a_caller_is_known_by_ids_path_and_hash() {
         let (stream, _directory) = pair().await;
         let caller = Caller::of(&stream).unwrap();
-        let attestor = UnixAttestor::new(true, IdentityMetrics::default());
+        let attestor = UnixAttestor::new(IdentityMetrics::default());
         let selectors = attestor.attest(&caller).await.unwrap();
         let uid = nix::unistd::geteuid();
         let path = std::env::current_exe().unwrap();
@@ -247,7 +242,7 @@ mod tests {
             pidfd: Arc::new(pidfd),
             ..Caller::of(&stream).unwrap()
         };
-        let attestor = UnixAttestor::new(false, IdentityMetrics::default());
+        let attestor = UnixAttestor::new(IdentityMetrics::default());
         assert!(matches!(
             attestor.attest(&caller).await,
             Err(AttestError::Gone)

@@ -1,58 +1,68 @@
 //! The authorities on disk, as PEM in one file, so that replacing it is one atomic step.
 //!
-//! Each stands as root certificate, root key, intermediate certificate, intermediate key. The first
-//! is the active one; one whose time begins later is prepared, one whose time began before is old.
+//! Each stands as root certificate, root key, intermediate certificate, intermediate key. A header of
+//! the first block (RFC 1421 section 4.6) says in which phase it is.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
-use rustls::pki_types::CertificateDer;
 use spiffe::TrustDomain;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::AuthorityError;
+use super::signer::SigningCertificate;
 use crate::slots::{Lived, Phase, Slot};
 use crate::svid::Validity;
 use crate::{durable, encoding};
 
+const PHASE: &str = "Phase";
+
 /// A root with the intermediate that signs for it.
 #[derive(Clone)]
 pub(super) struct Authority {
+    /// The root's key identifier, hex.
+    pub(super) id: Arc<str>,
     pub(super) root: Arc<SigningCertificate>,
     pub(super) intermediate: Arc<SigningCertificate>,
 }
 
+impl Authority {
+    pub(super) fn new(
+        root: Arc<SigningCertificate>,
+        intermediate: Arc<SigningCertificate>,
+    ) -> Self {
+        Self {
+            id: root.key_id().into(),
+            root,
+            intermediate,
+        }
+    }
+}
+
 impl Lived for Authority {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
     fn validity(&self) -> Validity {
         self.root.validity
     }
 }
 
-/// A certificate that signs others, with its key.
-pub(super) struct SigningCertificate {
-    pub(super) certificate: CertificateDer<'static>,
-    pub(super) key: KeyPair,
-    pub(super) validity: Validity,
-}
-
-impl SigningCertificate {
-    pub(super) fn issuer(&self) -> Result<rcgen::Issuer<'static, &KeyPair>, rcgen::Error> {
-        rcgen::Issuer::from_ca_cert_der(&self.certificate, &self.key)
-    }
-}
-
-/// Writes everything in one step, the active authority first.
+/// Writes everything in one step.
 pub(super) fn store(path: &Path, slots: &[Slot<Authority>]) -> Result<(), AuthorityError> {
-    let (active, others): (Vec<_>, Vec<_>) =
-        slots.iter().partition(|slot| slot.phase == Phase::Active);
     let mut content = Zeroizing::new(String::with_capacity(8192));
-    for slot in active.into_iter().chain(others) {
+    for slot in slots {
         for signer in [&slot.authority.root, &slot.authority.intermediate] {
-            content.push_str(&encoding::certificates_pem([&signer.certificate]));
+            let mut block = pem::Pem::new("CERTIFICATE", signer.certificate.as_ref());
+            if Arc::ptr_eq(signer, &slot.authority.root) {
+                let phase = slot.phase.to_string();
+                let added = block.headers_mut().add(PHASE, &phase);
+                added.map_err(|error| damaged(path, error.to_string()))?;
+            }
+            content.push_str(&pem::encode_config(&block, encoding::line_feeds()));
             content.push_str(&encoding::private_key_pem(signer.key.serialized_der()));
         }
     }
@@ -71,18 +81,9 @@ pub(super) fn load(
     let content = match std::fs::read_to_string(path) {
         Ok(content) => Zeroizing::new(content),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(AuthorityError::File {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            });
-        }
+        Err(source) => return Err(unreadable(path, source)),
     };
-    let damaged = |problem: String| AuthorityError::Damaged {
-        path: path.to_owned(),
-        problem,
-    };
+    let damaged = |problem: String| damaged(path, problem);
     let blocks = pem::parse_many(content.as_bytes()).map_err(|error| damaged(error.to_string()))?;
     let groups = blocks.chunks_exact(4);
     if blocks.is_empty() || !groups.remainder().is_empty() {
@@ -91,55 +92,65 @@ pub(super) fn load(
             blocks.len()
         )));
     }
-    let authorities = groups
-        .map(|group| authority(group).map_err(damaged))
+    let slots = groups
+        .map(|group| slot(group).map_err(damaged))
         .collect::<Result<Vec<_>, _>>()?;
-    for authority in &authorities {
+    for Slot { authority, .. } in &slots {
         for signer in [&authority.root, &authority.intermediate] {
-            let found = authority_id(&signer.certificate).map_err(damaged)?;
-            if found != trust_domain.id_string() {
+            let found = signer.spiffe_id().map_err(damaged)?;
+            if found.as_ref() != Some(&trust_domain.id_string()) {
                 return Err(AuthorityError::ForeignTrustDomain {
                     path: path.to_owned(),
-                    found,
+                    found: found.unwrap_or_default(),
                     wanted: trust_domain.clone(),
                 });
             }
         }
     }
-    let since = authorities
-        .first()
-        .map(|active| active.root.validity.not_before);
-    let slots = authorities
-        .into_iter()
-        .enumerate()
-        .map(|(index, authority)| {
-            let phase = match index {
-                0 => Phase::Active,
-                _ if Some(authority.root.validity.not_before) > since => Phase::Prepared,
-                _ => Phase::Old,
-            };
-            Slot { phase, authority }
-        });
-    Ok(slots.collect())
+    let active = slots.iter().filter(|slot| slot.phase == Phase::Active);
+    if active.count() != 1 {
+        return Err(damaged("not exactly one authority is active".to_owned()));
+    }
+    Ok(slots)
+}
+
+pub(super) fn unreadable(path: &Path, source: io::Error) -> AuthorityError {
+    AuthorityError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn damaged(path: &Path, problem: String) -> AuthorityError {
+    AuthorityError::Damaged {
+        path: path.to_owned(),
+        problem,
+    }
 }
 
 /// One authority, from its four blocks.
-fn authority(blocks: &[pem::Pem]) -> Result<Authority, String> {
+fn slot(blocks: &[pem::Pem]) -> Result<Slot<Authority>, String> {
     let [root, root_key, intermediate, intermediate_key] = blocks else {
         return Err("it has an authority that is not complete".to_owned());
     };
+    let phase = match root.headers().get(PHASE) {
+        Some("prepared") => Phase::Prepared,
+        Some("active") => Phase::Active,
+        Some("old") => Phase::Old,
+        Some("tainted") => Phase::Tainted,
+        _ => return Err("it has an authority whose phase is not known".to_owned()),
+    };
     let root = signer(root, root_key)?;
     let intermediate = signer(intermediate, intermediate_key)?;
-    if !is_issued_by(&root, &root)? || is_issued_by(&intermediate, &intermediate)? {
+    if !root.names_itself()? || intermediate.names_itself()? {
         return Err("it has no root where one should be, or no intermediate".to_owned());
     }
-    if !is_issued_by(&intermediate, &root)? {
+    if !intermediate.names_as_issuer(&root)? {
         return Err("it has an intermediate that its root did not sign".to_owned());
     }
-    Ok(Authority {
-        root: Arc::new(root),
-        intermediate: Arc::new(intermediate),
-    })
+    let authority = Authority::new(Arc::new(root), Arc::new(intermediate));
+    Ok(Slot { phase, authority })
 }
 
 fn signer(certificate: &pem::Pem, key: &pem::Pem) -> Result<SigningCertificate, String> {
@@ -150,53 +161,6 @@ fn signer(certificate: &pem::Pem, key: &pem::Pem) -> Result<SigningCertificate, 
             key.tag()
         ));
     }
-    let der = CertificateDer::from(certificate.contents().to_vec());
     let key = KeyPair::try_from(key.contents()).map_err(|error| error.to_string())?;
-    let parsed = parse(&der)?;
-    if parsed.public_key().subject_public_key.data.as_ref() != rcgen::PublicKeyData::der_bytes(&key)
-    {
-        return Err("a key does not belong to the certificate before it".to_owned());
-    }
-    let validity = Validity {
-        not_before: moment(parsed.validity().not_before.timestamp()),
-        not_after: moment(parsed.validity().not_after.timestamp()),
-    };
-    Ok(SigningCertificate {
-        certificate: der,
-        key,
-        validity,
-    })
-}
-
-/// Whether one certificate names the other as its issuer. A chain that is broken otherwise does not
-/// pass any peer; this finds files that were put together wrongly.
-fn is_issued_by(issued: &SigningCertificate, issuer: &SigningCertificate) -> Result<bool, String> {
-    let (issued, issuer) = (parse(&issued.certificate)?, parse(&issuer.certificate)?);
-    Ok(issued.issuer() == issuer.subject())
-}
-
-/// The trust domain's SPIFFE ID in a signing certificate.
-fn authority_id(der: &CertificateDer<'_>) -> Result<String, String> {
-    let parsed = parse(der)?;
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|error| error.to_string())?
-        .ok_or("a certificate has no subject alternative name")?;
-    match names.value.general_names.as_slice() {
-        [GeneralName::URI(id)] => Ok((*id).to_owned()),
-        _ => Err("a certificate does not carry exactly one URI".to_owned()),
-    }
-}
-
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
-    match X509Certificate::from_der(der) {
-        Ok(([], parsed)) => Ok(parsed),
-        Ok(_) => Err("there are bytes behind a certificate".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn moment(timestamp: i64) -> SystemTime {
-    let seconds = u64::try_from(timestamp).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    SigningCertificate::new(certificate.contents().to_vec().into(), key)
 }

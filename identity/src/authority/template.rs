@@ -6,7 +6,7 @@ use rcgen::{
 };
 use spiffe::TrustDomain;
 
-use super::state::SigningCertificate;
+use super::signer::SigningCertificate;
 use crate::entry::Entry;
 use crate::svid::Validity;
 

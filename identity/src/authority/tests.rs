@@ -1,6 +1,8 @@
 use super::*;
 use crate::entry::EntryRequest;
 
+mod brought;
+
 const NOON: Duration = Duration::from_secs(1_800_000_000);
 const TTL: Duration = Duration::from_secs(3600);
 const ROOT_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -22,7 +24,7 @@ fn entry(ttl: Option<Duration>) -> Entry {
         spiffe_id: "spiffe://sidegate.local/web".into(),
         selectors: vec!["unix:uid:1".into()],
         dns_names: vec!["localhost".into()],
-        ttl,
+        x509_svid_ttl: ttl,
         ..EntryRequest::default()
     };
     Entry::new(request, &trust_domain("sidegate.local")).unwrap()
@@ -70,9 +72,9 @@ fn an_svid_lives_as_long_as_its_entry_says_and_never_longer_than_its_signer() {
             Duration::from_secs(10),
         ),
         (
-            Some(INTERMEDIATE_LIFETIME),
-            noon() + Duration::from_secs(60),
-            INTERMEDIATE_LIFETIME - Duration::from_secs(60),
+            Some(TTL),
+            noon() + INTERMEDIATE_LIFETIME - Duration::from_secs(60),
+            Duration::from_secs(60),
         ),
     ] {
         let svid = authority.mint(&entry(ttl), now).unwrap();

@@ -86,7 +86,7 @@ fn lifetimes_names_and_hints_have_bounds() {
         (
             "SG0109",
             EntryRequest {
-                ttl: Some(Duration::from_secs(9)),
+                x509_svid_ttl: Some(Duration::from_secs(9)),
                 ..base.clone()
             },
         ),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::bundle::{Jwk, JwtBundle, JwtBundleError};
-use crate::slots::{self, Lived, Phase, Slot};
+use crate::slots::{self, AuthorityStatus, Lived, Phase, Slot, SlotError};
 use crate::svid::Validity;
 use crate::{durable, encoding, hex};
 
@@ -87,6 +87,9 @@ pub enum JwtError {
     /// There is no key that may sign.
     #[error("there is no active JWT key")]
     NoKey,
+    /// The keys are not in the phase that this needs.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
     /// The public keys cannot be published.
     #[error(transparent)]
     Bundle(#[from] JwtBundleError),
@@ -130,6 +133,10 @@ struct Claims<'a> {
 }
 
 impl Lived for Arc<Key> {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
     fn validity(&self) -> Validity {
         self.validity
     }
@@ -160,13 +167,51 @@ impl JwtAuthority {
     /// # Errors
     /// The keys stay as they were.
     pub fn advance(&self, now: SystemTime) -> Result<bool, JwtError> {
-        let mut keys = self.keys();
-        if !slots::advance(&mut keys, now, || Key::generate(now).map(Arc::new))? {
-            return Ok(false);
-        }
-        self.store(&keys)?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        Ok(true)
+        self.change(|keys| {
+            let changed = slots::advance(keys, now, || Key::generate(now).map(Arc::new))?;
+            Ok((changed, changed))
+        })
+    }
+
+    /// Makes the successor of the active key and publishes it, unless there is one. Says whether the
+    /// bundle changed.
+    ///
+    /// # Errors
+    /// The keys stay as they were.
+    pub fn prepare(&self, now: SystemTime) -> Result<bool, JwtError> {
+        self.change(|keys| {
+            let changed = slots::prepare(keys, || Key::generate(now).map(Arc::new))?;
+            Ok((changed, changed))
+        })
+    }
+
+    /// Lets the prepared key sign from now on.
+    ///
+    /// # Errors
+    /// When there is none; the keys stay as they were.
+    pub fn activate(&self) -> Result<(), JwtError> {
+        self.change(|keys| Ok((slots::activate(keys)?, true)))
+    }
+
+    /// Marks an old key, and says which: tokens that it signed are not handed out any more.
+    ///
+    /// # Errors
+    /// When there is no such old key; the keys stay as they were.
+    pub fn taint(&self, id: Option<&str>) -> Result<String, JwtError> {
+        self.change(|keys| Ok((slots::taint(keys, id)?, true)))
+    }
+
+    /// Takes a tainted key out of the bundle, and says which: its tokens are not valid any more.
+    ///
+    /// # Errors
+    /// When there is no such tainted key; the keys stay as they were.
+    pub fn revoke(&self, id: Option<&str>) -> Result<String, JwtError> {
+        self.change(|keys| Ok((slots::revoke(keys, id)?, true)))
+    }
+
+    /// The keys and their phases.
+    pub fn status(&self) -> Vec<AuthorityStatus> {
+        slots::status(&self.keys())
     }
 
     /// The public keys of all phases.
@@ -179,10 +224,20 @@ impl JwtAuthority {
             .iter()
             .filter_map(|slot| Jwk::new(&slot.authority.id, slot.authority.pair.public_key_raw()))
             .collect();
-        Ok(JwtBundle::from_keys(&self.trust_domain, published)?)
+        let tainted = keys
+            .iter()
+            .filter(|slot| slot.phase == Phase::Tainted)
+            .map(|slot| slot.authority.id.clone())
+            .collect();
+        Ok(JwtBundle::from_keys(
+            &self.trust_domain,
+            published,
+            tainted,
+        )?)
     }
 
-    /// Signs a JWT-SVID for five minutes, or less if the key ends before.
+    /// Signs a JWT-SVID for as long as the entry says, five minutes otherwise; less if the key ends
+    /// before. Whether the entry allows the audience is for the caller to know.
     ///
     /// # Errors
     /// When there is no active key, or signing fails.
@@ -190,12 +245,13 @@ impl JwtAuthority {
         &self,
         spiffe_id: &SpiffeId,
         audience: &[String],
+        ttl: Option<Duration>,
         now: SystemTime,
     ) -> Result<JwtSvid, JwtError> {
         let keys = self.keys();
         let key = slots::active(&keys).ok_or(JwtError::NoKey)?;
         let issued = seconds(now);
-        let expires = issued + TOKEN_LIFETIME.as_secs();
+        let expires = issued + ttl.unwrap_or(TOKEN_LIFETIME).as_secs();
         let expires = expires.min(seconds(key.validity.not_after));
         if expires <= issued {
             return Err(JwtError::NoKey);
@@ -221,6 +277,20 @@ impl JwtAuthority {
             },
             key_id: key.id.clone(),
         })
+    }
+
+    /// Changes the keys and writes them, if `change` says so; both or neither.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Keys) -> Result<(T, bool), JwtError>,
+    ) -> Result<T, JwtError> {
+        let mut keys = self.keys();
+        let (outcome, changed) = change(&mut keys)?;
+        if changed {
+            self.store(&keys)?;
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        }
+        Ok(outcome)
     }
 
     fn keys(&self) -> Keys {
@@ -292,6 +362,7 @@ impl JwtError {
             Self::Damaged { .. } => "SG0127",
             Self::ForeignTrustDomain { .. } => "SG0128",
             Self::AudienceNotAllowed => "SG0135",
+            Self::Slot(_) => "SG0142",
             Self::Key(_) | Self::Sign(_) | Self::NoKey | Self::Bundle(_) => "SG0129",
         }
     }

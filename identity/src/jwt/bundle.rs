@@ -10,6 +10,8 @@ use spiffe::{JwtBundle as Parsed, TrustDomain};
 pub struct JwtBundle {
     jwks: String,
     parsed: Parsed,
+    /// Keys whose tokens are still valid and handed out no more.
+    tainted: Vec<String>,
 }
 
 /// A JWK Set that cannot be used.
@@ -58,20 +60,42 @@ impl JwtBundle {
     pub(super) fn from_keys(
         trust_domain: &TrustDomain,
         keys: Vec<Jwk<'_>>,
+        tainted: Vec<String>,
     ) -> Result<Self, JwtBundleError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| JwtBundleError {
+        let jwks = serde_json::to_string(&Jwks { keys }).map_err(|error| JwtBundleError {
             trust_domain: trust_domain.clone(),
-            source,
-        };
-        let jwks = serde_json::to_string(&Jwks { keys }).map_err(|error| failed(error.into()))?;
-        let parsed = Parsed::from_jwt_authorities(trust_domain.clone(), jwks.as_bytes())
-            .map_err(|error| failed(error.into()))?;
-        Ok(Self { jwks, parsed })
+            source: error.into(),
+        })?;
+        let bundle = Self::new(trust_domain, jwks)?;
+        Ok(Self { tainted, ..bundle })
+    }
+
+    /// A trust domain's JWK Set.
+    ///
+    /// # Errors
+    /// When a key cannot verify JWT-SVIDs.
+    pub fn new(trust_domain: &TrustDomain, jwks: String) -> Result<Self, JwtBundleError> {
+        let parsed = Parsed::from_jwt_authorities(trust_domain.clone(), jwks.as_bytes());
+        let parsed = parsed.map_err(|error| JwtBundleError {
+            trust_domain: trust_domain.clone(),
+            source: error.into(),
+        })?;
+        Ok(Self {
+            jwks,
+            parsed,
+            tainted: Vec::new(),
+        })
     }
 
     /// The JWK Set, JSON.
     pub fn jwks(&self) -> &str {
         &self.jwks
+    }
+
+    /// Whether tokens that this key signed may still be handed out.
+    pub(super) fn vouches_for(&self, key_id: &str) -> bool {
+        self.parsed.find_jwt_authority(key_id).is_some()
+            && !self.tainted.iter().any(|tainted| tainted == key_id)
     }
 
     pub(super) fn parsed(&self) -> &Parsed {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use spiffe::SpiffeId;
 
 use super::{JwtBundle, JwtSvid};
+use crate::entry::Entry;
 
 /// More are not kept: what is asked for then is signed anew.
 const LARGEST: usize = 1000;
@@ -14,27 +15,32 @@ const LARGEST: usize = 1000;
 /// Keeps a token until half of its life is over.
 #[derive(Debug, Default)]
 pub struct JwtCache {
-    tokens: Mutex<HashMap<(SpiffeId, Vec<String>), JwtSvid>>,
+    tokens: Mutex<HashMap<Key, JwtSvid>>,
 }
 
+/// Tokens are the same for the same ID, lifetime and audience.
+type Key = (SpiffeId, Option<Duration>, Vec<String>);
+
 impl JwtCache {
-    /// The token for this ID and audience, kept or new. One whose key has left the bundle is new.
+    /// The token for this entry and audience, kept or new. One whose key
+    /// has left the bundle, or is tainted, is new.
     ///
     /// # Errors
     /// What `mint` fails with.
     pub fn get<E>(
         &self,
-        spiffe_id: &SpiffeId,
+        entry: &Entry,
         audience: &[String],
         bundle: &JwtBundle,
         now: SystemTime,
         mint: impl FnOnce() -> Result<JwtSvid, E>,
     ) -> Result<JwtSvid, E> {
-        let key = (spiffe_id.clone(), audience.to_vec());
+        let (id, ttl) = (entry.spiffe_id().clone(), entry.jwt_svid_ttl());
+        let key = (id, ttl, audience.to_vec());
         let is_fresh = |svid: &JwtSvid| {
             svid.validity.not_before <= now
                 && now < svid.validity.tenth(5)
-                && bundle.parsed().find_jwt_authority(&svid.key_id).is_some()
+                && bundle.vouches_for(&svid.key_id)
         };
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(svid) = tokens.get(&key).filter(|svid| is_fresh(svid)) {

@@ -1,8 +1,11 @@
 //! The server side of mutual TLS, and what went wrong with a handshake.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, PeerIncompatible, ServerConfig, ServerConnection};
@@ -11,7 +14,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::peer::{PeerError, PeerIdentity};
-use super::verifier::SpiffeVerifier;
+use super::verifier::{SpiffeVerifier, verify_chain};
 use crate::entry::Entry;
 use crate::svid::Identities;
 
@@ -19,6 +22,7 @@ use crate::svid::Identities;
 #[derive(Clone)]
 pub struct ServerTls {
     entry: Arc<Entry>,
+    identities: watch::Receiver<Arc<Identities>>,
     acceptor: TlsAcceptor,
 }
 
@@ -57,10 +61,14 @@ impl ServerTls {
             return Err(TlsError::NoSvid(entry.spiffe_id().clone()));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = SpiffeVerifier::new(identities.clone(), Arc::clone(&provider));
+        let verifier = SpiffeVerifier::new(
+            Arc::clone(&entry),
+            identities.clone(),
+            Arc::clone(&provider),
+        );
         let resolver = SvidResolver {
             entry: Arc::clone(&entry),
-            identities,
+            identities: identities.clone(),
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -72,6 +80,7 @@ impl ServerTls {
         config.send_tls13_tickets = 0;
         Ok(Self {
             entry,
+            identities,
             acceptor: TlsAcceptor::from(Arc::new(config)),
         })
     }
@@ -96,6 +105,25 @@ impl ServerTls {
             .and_then(<[_]>::first)
             .ok_or(PeerError::Unparsable)?;
         PeerIdentity::from_leaf(leaf)
+    }
+
+    /// Whether a connection that was accepted before would be accepted now: the listener still has
+    /// its identity, and the peer's chain, leaf first, still leads to a trusted root.
+    pub fn still_accepts(&self, peer: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        let identities = Arc::clone(&self.identities.borrow());
+        let Some(Ok(identity)) = peer.first().map(PeerIdentity::from_leaf) else {
+            return false;
+        };
+        let bundle = identities.bundle_for(&self.entry, identity.spiffe_id.trust_domain());
+        identities.svid_of(&self.entry).is_some()
+            && bundle.is_some_and(|bundle| verify_chain(peer, bundle, now).is_ok())
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("ServerTls");
+        shown.field("entry", &self.entry).finish_non_exhaustive()
     }
 }
 

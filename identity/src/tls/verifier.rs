@@ -1,6 +1,7 @@
 //! The strict verifier of peers.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -13,12 +14,15 @@ use rustls::{
 use tokio::sync::watch;
 
 use super::peer::{PeerError, PeerIdentity, check_signer};
-use crate::svid::Identities;
+use crate::entry::Entry;
+use crate::svid::{Identities, X509Bundle};
 
 /// Verifies a client's X.509-SVID: the leaf by the rules of X509-SVID.md, the chain against the
-/// newest bundle of the SVID's own trust domain and no other.
+/// newest bundle of the SVID's own trust domain and no other. Foreign trust domains count where the
+/// entry of whom the client wants to talk to federates with them.
 #[derive(Debug)]
 pub struct SpiffeVerifier {
+    entry: Arc<Entry>,
     identities: watch::Receiver<Arc<Identities>>,
     provider: Arc<CryptoProvider>,
 }
@@ -26,10 +30,12 @@ pub struct SpiffeVerifier {
 impl SpiffeVerifier {
     /// Verifies against what `identities` holds at the time of each handshake.
     pub fn new(
+        entry: Arc<Entry>,
         identities: watch::Receiver<Arc<Identities>>,
         provider: Arc<CryptoProvider>,
     ) -> Self {
         Self {
+            entry,
             identities,
             provider,
         }
@@ -48,16 +54,10 @@ impl ClientCertVerifier for SpiffeVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let peer = PeerIdentity::from_leaf(leaf).map_err(refused)?;
-        for signer in intermediates {
-            check_signer(signer, &peer).map_err(refused)?;
-        }
         let identities = Arc::clone(&self.identities.borrow());
-        let verifier = identities
-            .bundles
-            .get(peer.spiffe_id.trust_domain())
-            .and_then(|bundle| bundle.verifier())
-            .ok_or_else(|| refused(PeerError::NoBundle(peer.spiffe_id)))?;
-        verifier.verify_client_cert(leaf, intermediates, now)
+        let bundle = identities.bundle_for(&self.entry, peer.spiffe_id.trust_domain());
+        let bundle = bundle.ok_or_else(|| refused(PeerError::NoBundle(peer.spiffe_id.clone())))?;
+        verify(&peer, leaf, intermediates, bundle, now)
     }
 
     fn verify_tls12_signature(
@@ -84,6 +84,38 @@ impl ClientCertVerifier for SpiffeVerifier {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// Verifies an X.509-SVID's chain, leaf first, against a bundle, as a peer does.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn verify_chain(
+    chain: &[CertificateDer<'_>],
+    bundle: &X509Bundle,
+    now: SystemTime,
+) -> Result<(), Error> {
+    let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+    let peer = PeerIdentity::from_leaf(leaf).map_err(refused)?;
+    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
+    let now = UnixTime::since_unix_epoch(since_epoch.unwrap_or(Duration::ZERO));
+    verify(&peer, leaf, intermediates, bundle, now).map(|_| ())
+}
+
+fn verify(
+    peer: &PeerIdentity,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    bundle: &X509Bundle,
+    now: UnixTime,
+) -> Result<ClientCertVerified, Error> {
+    for signer in intermediates {
+        check_signer(signer, peer).map_err(refused)?;
+    }
+    let verifier = bundle
+        .verifier()
+        .ok_or_else(|| refused(PeerError::NoBundle(peer.spiffe_id.clone())))?;
+    verifier.verify_client_cert(leaf, intermediates, now)
 }
 
 fn refused(error: PeerError) -> Error {

@@ -21,6 +21,7 @@ use crate::activity::Activity;
 use crate::connections::{LiveConnection, Registered};
 use crate::head::IdentityHeaders;
 use crate::metrics::{OpenConnection, Verdict};
+use crate::trust;
 use crate::upstream::Upstream;
 use crate::worker::{Listener, Worker};
 
@@ -49,7 +50,7 @@ pub(super) struct Downstream {
     address: Arc<str>,
     peer_id: Arc<str>,
     closing: AtomicBool,
-    _registered: Registered,
+    registered: Registered,
     _open: OpenConnection,
 }
 
@@ -62,8 +63,8 @@ impl Downstream {
     ) -> Result<Self, PeerError> {
         let (tcp, tls) = stream.get_ref();
         let peer = ServerTls::peer(tls)?;
-        let leaf = tls.peer_certificates().and_then(<[_]>::first);
-        let leaf = leaf.ok_or(PeerError::Unparsable)?;
+        let chain = tls.peer_certificates().unwrap_or_default();
+        let leaf = chain.first().ok_or(PeerError::Unparsable)?;
         let peer_id = peer.spiffe_id.to_string();
         let own_id = listener.tls.spiffe_id().to_string();
         let facts = ConnectionFacts::new(&ConnectionParameters {
@@ -77,9 +78,10 @@ impl Downstream {
         });
         let cancel = CancellationToken::new();
         let registered = worker.connections.register(LiveConnection {
-            listener: Arc::clone(&listener.name),
+            listener: Arc::clone(listener),
             downstream: address,
             peer: peer.spiffe_id.clone(),
+            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
             expires_at: peer.validity.not_after,
             policy_generation: worker.policy_generation,
             identity_generation: worker.identities.borrow().generation,
@@ -101,7 +103,7 @@ impl Downstream {
             peer_id: peer_id.into(),
             peer,
             closing: AtomicBool::new(false),
-            _registered: registered,
+            registered,
             _open: listener.metrics.opened(),
         })
     }
@@ -109,6 +111,11 @@ impl Downstream {
     /// The listener's upstream, with this worker's connections.
     pub(super) fn upstream(&self) -> &Upstream {
         &self.listener.upstream
+    }
+
+    /// Whether the peer would still be accepted now.
+    pub(super) fn is_trusted(&self) -> bool {
+        trust::holds(&self.worker, self.registered.connection())
     }
 
     /// From now on each HTTP/1 response ends the connection.

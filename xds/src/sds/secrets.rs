@@ -1,5 +1,7 @@
 //! Identities as Envoy's secrets.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::{DataSource, TypedExtensionConfig};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
@@ -22,23 +24,21 @@ const ALL_BUNDLES: &str = "ALL";
 /// The secret of one name, if the caller may have it.
 pub(super) fn named(name: &str, identities: &Identities, selectors: &[Selector]) -> Option<Secret> {
     let mut entitled = identities.entitled(selectors).map(|issued| &issued.svid);
+    let trusted = trusted(identities, selectors);
     match name {
         DEFAULT_SVID => Some(certificate(name, entitled.next()?)),
         OWN_BUNDLE => {
-            let own = identities.trust_domain.id_string();
-            Some(bundles(name, identities, |id| id == own))
+            let own = BTreeSet::from([&identities.trust_domain]);
+            Some(bundles(name, identities, &own))
         }
-        ALL_BUNDLES => Some(bundles(name, identities, |_| true)),
+        ALL_BUNDLES => Some(bundles(name, identities, &trusted)),
         _ => {
             if let Some(svid) = entitled.find(|svid| svid.id().to_string() == name) {
                 return Some(certificate(name, svid));
             }
-            let is_known = |known: &sidegate_identity::TrustDomain| known.id_string() == name;
-            identities
-                .bundles
-                .keys()
-                .any(is_known)
-                .then(|| bundles(name, identities, |id| id == name))
+            let mut trusted = trusted.into_iter();
+            let known = trusted.find(|known| known.id_string() == name)?;
+            Some(bundles(name, identities, &BTreeSet::from([known])))
         }
     }
 }
@@ -48,11 +48,22 @@ pub(super) fn everything(identities: &Identities, selectors: &[Selector]) -> Vec
     let svids = identities
         .entitled(selectors)
         .map(|issued| issued.svid.id().to_string());
-    let trust_domains = identities.bundles.keys().map(|name| name.id_string());
+    let trusted = trusted(identities, selectors);
+    let trust_domains = trusted.iter().map(|name| name.id_string());
     svids
         .chain(trust_domains)
         .filter_map(|name| named(&name, identities, selectors))
         .collect()
+}
+
+/// The trust domains whose bundles are there and belong to the caller's.
+fn trusted<'a>(
+    identities: &'a Identities,
+    selectors: &'a [Selector],
+) -> BTreeSet<&'a sidegate_identity::TrustDomain> {
+    let mut trusted = identities.trusted_by(identities.entitled(selectors));
+    trusted.retain(|trust_domain| identities.bundles.contains_key(*trust_domain));
+    trusted
 }
 
 fn certificate(name: &str, svid: &X509Svid) -> Secret {
@@ -70,12 +81,16 @@ fn certificate(name: &str, svid: &X509Svid) -> Secret {
 
 /// Bundles go to Envoy's SPIFFE validator, which chooses the bundle by the peer's trust domain.
 /// Where none is left it gets an empty list, which refuses every peer: Envoy ignores removals.
-fn bundles(name: &str, identities: &Identities, wanted: impl Fn(&str) -> bool) -> Secret {
+fn bundles(
+    name: &str,
+    identities: &Identities,
+    wanted: &BTreeSet<&sidegate_identity::TrustDomain>,
+) -> Secret {
     let trust_domains = identities
         .bundles
         .iter()
         .filter(|(trust_domain, bundle)| {
-            wanted(&trust_domain.id_string()) && !bundle.roots().is_empty()
+            wanted.contains(trust_domain) && !bundle.roots().is_empty()
         })
         .map(|(trust_domain, bundle)| TrustDomain {
             name: trust_domain.to_string(),

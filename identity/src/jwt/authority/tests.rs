@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::entry::{Entry, EntryRequest};
 use crate::jwt::{JwtCache, validate};
 
 fn trust_domain() -> TrustDomain {
@@ -16,6 +17,15 @@ fn open(directory: &tempfile::TempDir, now: SystemTime) -> Result<JwtAuthority, 
     JwtAuthority::open(directory.path().join("jwt.json"), trust_domain(), now)
 }
 
+fn entry() -> Entry {
+    let request = EntryRequest {
+        spiffe_id: web().to_string(),
+        selectors: vec!["unix:uid:1".to_owned()],
+        ..EntryRequest::default()
+    };
+    Entry::new(request, &trust_domain()).unwrap()
+}
+
 fn audience(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
@@ -25,7 +35,9 @@ fn a_token_is_valid_for_its_audience_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let now = SystemClock.now();
     let authority = open(&directory, now).unwrap();
-    let svid = authority.mint(&web(), &audience(&["a", "b"]), now).unwrap();
+    let svid = authority
+        .mint(&web(), &audience(&["a", "b"]), None, now)
+        .unwrap();
     let own = trust_domain();
     let bundles = BTreeMap::from([(own.clone(), Arc::new(authority.bundle().unwrap()))]);
     for name in ["a", "b"] {
@@ -55,7 +67,7 @@ fn an_expired_token_is_refused() {
     let now = SystemClock.now();
     let authority = open(&directory, now - TOKEN_LIFETIME).unwrap();
     let svid = authority
-        .mint(&web(), &audience(&["a"]), now - TOKEN_LIFETIME)
+        .mint(&web(), &audience(&["a"]), None, now - TOKEN_LIFETIME)
         .unwrap();
     let own = trust_domain();
     let bundles = BTreeMap::from([(own.clone(), Arc::new(authority.bundle().unwrap()))]);
@@ -69,7 +81,7 @@ fn keys_survive_a_restart_and_are_published_before_they_sign() {
     let first = open(&directory, now).unwrap();
     let signer = |authority: &JwtAuthority, now| {
         authority
-            .mint(&web(), &audience(&["a"]), now)
+            .mint(&web(), &audience(&["a"]), None, now)
             .unwrap()
             .key_id
     };
@@ -136,16 +148,59 @@ fn a_token_is_handed_out_again_until_half_of_its_life() {
     let authority = open(&directory, now).unwrap();
     let bundle = authority.bundle().unwrap();
     let cache = JwtCache::default();
-    let get = |names: &[&str], now| {
+    let entry = entry();
+    let get = |names: &[&str], now: SystemTime| {
         let audience = audience(names);
-        let mint = || authority.mint(&web(), &audience, now);
-        cache
-            .get(&web(), &audience, &bundle, now, mint)
-            .unwrap()
-            .token
+        let mint = || authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now);
+        let token = cache.get(&entry, &audience, &bundle, now, mint);
+        token.unwrap().token
     };
     let first = get(&["a"], now);
     assert_eq!(get(&["a"], now + TOKEN_LIFETIME / 3), first);
     assert_ne!(get(&["b"], now), first);
     assert_ne!(get(&["a"], now + TOKEN_LIFETIME / 2), first);
+}
+
+#[test]
+fn a_token_of_a_tainted_key_is_valid_until_the_key_is_revoked_and_handed_out_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = SystemClock.now();
+    let authority = open(&directory, now).unwrap();
+    let (cache, entry, audience) = (JwtCache::default(), entry(), audience(&["a"]));
+    let get = || {
+        let mint = || authority.mint(&web(), &audience, None, now);
+        let bundle = authority.bundle().unwrap();
+        cache.get(&entry, &audience, &bundle, now, mint).unwrap()
+    };
+    let is_valid = |svid: &JwtSvid| {
+        let own = trust_domain();
+        let bundles = BTreeMap::from([(own.clone(), Arc::new(authority.bundle().unwrap()))]);
+        validate(&svid.token, "a", &bundles, &own).is_ok()
+    };
+    let first = get();
+    assert!(authority.prepare(now).unwrap());
+    authority.activate().unwrap();
+    assert_eq!(get(), first, "an old key's token may be handed out");
+    assert_eq!(authority.taint(None).unwrap(), first.key_id);
+    assert_ne!(get().key_id, first.key_id);
+    assert!(is_valid(&first));
+    // What was said holds after a restart too.
+    let reopened = open(&directory, now).unwrap();
+    assert_eq!(reopened.status(), authority.status());
+    assert_eq!(authority.revoke(None).unwrap(), first.key_id);
+    assert!(!is_valid(&first));
+    assert!(is_valid(&get()));
+}
+
+#[test]
+fn a_token_lives_as_long_as_its_entry_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let authority = open(&directory, now).unwrap();
+    for (ttl, expected) in [(None, 300), (Some(60), 60), (Some(30 * 3600), 24 * 3600)] {
+        let ttl = ttl.map(Duration::from_secs);
+        let svid = authority.mint(&web(), &audience(&["a"]), ttl, now);
+        let lifetime = svid.unwrap().validity.not_after.duration_since(now);
+        assert_eq!(lifetime.unwrap().as_secs(), expected);
+    }
 }

@@ -8,6 +8,7 @@ use rcgen::{
 use spiffe::TrustDomain;
 
 use super::*;
+use crate::entry::EntryRequest;
 use crate::svid::X509Bundle;
 
 const NOW: u64 = 1_800_000_000;
@@ -83,9 +84,22 @@ fn verifier(bundles: &[(&str, &Authority)]) -> SpiffeVerifier {
     };
     let (_, receiver) = watch::channel(Arc::new(identities));
     SpiffeVerifier::new(
+        own_entry(),
         receiver,
         Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
     )
+}
+
+/// The entry of whom the client wants to talk to; it federates with `two.test`.
+fn own_entry() -> Arc<Entry> {
+    let request = EntryRequest {
+        spiffe_id: "spiffe://one.test/server".to_owned(),
+        selectors: vec!["listener:name:main".to_owned()],
+        federates_with: vec!["two.test".to_owned()],
+        ..EntryRequest::default()
+    };
+    let own = TrustDomain::new("one.test").unwrap();
+    Arc::new(Entry::new(request, &own).unwrap())
 }
 
 fn verify(
@@ -206,6 +220,18 @@ fn a_trust_domain_cannot_vouch_for_another() {
 }
 
 #[test]
+fn a_foreign_trust_domain_counts_where_the_entry_federates_with_it() {
+    let [two, three] = ["two.test", "three.test"].map(authority);
+    let verifier = verifier(&[("two.test", &two), ("three.test", &three)]);
+    let mut foreign = leaf();
+    foreign.subject_alt_names = vec![uri("spiffe://two.test/web")];
+    assert_eq!(verify(&verifier, &two.sign(&foreign), &[]), Ok(()));
+    foreign.subject_alt_names = vec![uri("spiffe://three.test/web")];
+    let refused = verify(&verifier, &three.sign(&foreign), &[]);
+    assert_eq!(refused, Err("SG0161".to_owned()));
+}
+
+#[test]
 fn a_certificate_above_the_leaf_must_be_allowed_to_sign_for_the_trust_domain() {
     let root = authority("one.test");
     let verifier = verifier(&[("one.test", &root)]);
@@ -285,7 +311,7 @@ fn an_svid_counts_only_in_its_time_and_not_after_its_trust_domain_is_withdrawn()
         .insert(identities.trust_domain.clone(), empty);
     let (_, receiver) = watch::channel(Arc::new(identities));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let withdrawn = SpiffeVerifier::new(receiver, provider);
+    let withdrawn = SpiffeVerifier::new(own_entry(), receiver, provider);
     assert_eq!(
         verify(&withdrawn, &one.sign(&leaf()), &[]),
         Err("SG0161".to_owned())

@@ -11,6 +11,7 @@ use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
 use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
+use sidegate_identity::registry::EntryRegistry;
 use sidegate_identity::source::SvidSource;
 
 use super::*;
@@ -39,7 +40,9 @@ fn identities() -> Arc<Identities> {
     let path = directory.path().join("jwt_keys.json");
     let jwt_authority = JwtAuthority::open(path, trust_domain.clone(), now).unwrap();
     let metrics = IdentityMetrics::default();
-    let source = EmbeddedSource::new(authority, jwt_authority, entries, clock, metrics);
+    let path = directory.path().join("entries.json");
+    let registry = EntryRegistry::open(path, trust_domain.clone(), entries, now).unwrap();
+    let source = EmbeddedSource::new(authority, jwt_authority, registry, clock, metrics);
     Arc::clone(&source.unwrap().watch().borrow())
 }
 

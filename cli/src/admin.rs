@@ -1,0 +1,26 @@
+//! The admin API: what the CLI shows and does to a running instance, as JSON over HTTP on
+//! `admin.sock` in the state directory. Only the owner of the process, or root, may use it.
+//!
+//! ```text
+//! GET    /v1/status                       everything that `check` shows
+//! GET    /v1/entries                      registration entries
+//! POST   /v1/entries                      make one
+//! GET    /v1/entries/ID   DELETE          one of them
+//! GET    /v1/authorities                  roots and JWT keys with their phases
+//! POST   /v1/authorities/KIND/rotate      KIND is x509 or jwt
+//! POST   /v1/authorities/KIND/taint
+//! POST   /v1/authorities/KIND/revoke
+//! ```
+
+mod client;
+mod documents;
+mod server;
+
+pub(crate) use client::AdminClient;
+pub(crate) use documents::{
+    Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate, Selected, rfc3339,
+};
+pub(crate) use server::AdminServer;
+
+/// The socket's name in the state directory.
+pub(crate) const SOCKET: &str = "admin.sock";

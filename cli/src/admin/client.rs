@@ -1,0 +1,106 @@
+//! Asking a running instance.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::{Refusal, SOCKET};
+use crate::failure::Failure;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client of the instance that uses a state directory.
+pub(crate) struct AdminClient {
+    socket: PathBuf,
+}
+
+impl AdminClient {
+    /// Nothing is connected yet.
+    pub(crate) fn new(state: &Path) -> Self {
+        Self {
+            socket: state.join(SOCKET),
+        }
+    }
+
+    /// Asks for a document.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Has something removed.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask(Method::DELETE, path, Bytes::new()).await
+    }
+
+    /// Has something done.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(document).map_err(|error| Failure::new("SG0049", &error))?;
+        self.ask(Method::POST, path, body.into()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        let asked = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await;
+        let (is_success, answer) = asked.unwrap_or_else(|_| {
+            let text = format!("no answer within {}s", TIMEOUT.as_secs());
+            Err(self.unreachable(&text))
+        })?;
+        let unreadable = |error: serde_json::Error| self.unreachable(&error.to_string());
+        if is_success {
+            return serde_json::from_slice(&answer).map_err(unreadable);
+        }
+        let refusal: Refusal = serde_json::from_slice(&answer).map_err(unreadable)?;
+        Err(refusal.into())
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(bool, Bytes), Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            self.unreachable(&error.to_string())
+                .help("is Sidegate running, with this --state, as this user?")
+        })?;
+        let broken = |error: hyper::Error| self.unreachable(&error.to_string());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
+        // Its errors come out of the exchange too.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "admin")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::new("SG0049", &error))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let is_success = response.status().is_success();
+        let answer = response.into_body().collect().await.map_err(broken)?;
+        Ok((is_success, answer.to_bytes()))
+    }
+
+    fn unreachable(&self, problem: &str) -> Failure {
+        let socket = self.socket.display();
+        Failure::message("SG0054", format!("{socket} cannot be asked: {problem}"))
+    }
+}

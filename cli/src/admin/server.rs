@@ -1,0 +1,287 @@
+//! Serving the admin API.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::geteuid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sidegate_identity::attestation::Caller;
+use sidegate_identity::embedded::{AuthorityKind, Blame, EmbeddedError, EmbeddedSource};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate, Selected};
+use crate::failure::chain;
+
+/// The largest request.
+const LARGEST: usize = 64 * 1024;
+
+/// How long a request's head may take.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// Serves the admin API of one instance.
+pub(crate) struct AdminServer {
+    source: Arc<EmbeddedSource>,
+    status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+/// What a request comes to.
+type Answer = Result<Response<Full<Bytes>>, Refused>;
+
+/// A request that is not done.
+struct Refused {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+impl AdminServer {
+    /// `status` tells what `check` shows.
+    pub(crate) fn new(
+        source: Arc<EmbeddedSource>,
+        status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            source,
+            status: Box::new(status),
+        }
+    }
+
+    /// Serves until told to stop.
+    pub(crate) async fn serve(self, listener: UnixListener, stop: CancellationToken) {
+        let server = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) if is_allowed(&stream) => {
+                    tokio::spawn(Arc::clone(&server).connection(stream, stop.clone()));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // Out of descriptors, most often: others must end first.
+                    debug!(%error, "an admin connection is not accepted");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: UnixStream, stop: CancellationToken) {
+        let service = service_fn(|request| {
+            let server = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            served = connection => if let Err(error) = served {
+                debug!(%error, "an admin connection broke");
+            },
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let answer = match (&parts.method, segments.as_slice()) {
+            (&Method::GET, ["v1", "status"]) => json(StatusCode::OK, &(self.status)()),
+            (&Method::GET, ["v1", "entries"]) => self.entries(),
+            (&Method::POST, ["v1", "entries"]) => self.create(body).await,
+            (&Method::GET, ["v1", "entries", id]) => self.entry(id),
+            (&Method::DELETE, ["v1", "entries", id]) => self.delete(id).await,
+            (&Method::GET, ["v1", "authorities"]) => {
+                json(StatusCode::OK, &self.source.authorities())
+            }
+            (&Method::POST, ["v1", "authorities", kind, action]) => {
+                self.authority(kind, action, body).await
+            }
+            _ => Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "SG0047",
+                format!("there is no `{} {path}`", parts.method),
+            )),
+        };
+        answer.unwrap_or_else(|refused| {
+            debug!(code = refused.refusal.code, "an admin request is refused");
+            let body = serde_json::to_vec(&refused.refusal).unwrap_or_default();
+            response(refused.status, body)
+        })
+    }
+
+    fn entries(&self) -> Answer {
+        let entries = self.source.entries();
+        let entries = entries.iter().map(EntryDocument::from).collect();
+        json(StatusCode::OK, &EntryList { entries })
+    }
+
+    fn entry(&self, id: &str) -> Answer {
+        let entries = self.source.entries();
+        match entries.iter().find(|known| known.id == id) {
+            Some(known) => json(StatusCode::OK, &EntryDocument::from(known)),
+            None => Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "SG0115",
+                format!("there is no entry `{id}`"),
+            )),
+        }
+    }
+
+    async fn create(&self, body: Incoming) -> Answer {
+        let NewEntry { id, entry } = read(body).await?;
+        let source = Arc::clone(&self.source);
+        let created = blocking(move || source.create_entry(id, entry)).await?;
+        info!(id = created.id, spiffe_id = %created.entry.spiffe_id(), "an entry is made");
+        json(StatusCode::CREATED, &EntryDocument::from(&created))
+    }
+
+    async fn delete(&self, id: &str) -> Answer {
+        let (source, id) = (Arc::clone(&self.source), id.to_owned());
+        let removed = blocking(move || source.delete_entry(&id)).await?;
+        info!(id = removed.id, spiffe_id = %removed.entry.spiffe_id(), "an entry is removed");
+        let removed = EntryDocument::from(&removed);
+        json(StatusCode::OK, &Removed { removed })
+    }
+
+    async fn authority(&self, kind: &str, action: &str, body: Incoming) -> Answer {
+        let unknown = |what: &str| {
+            Refused::new(
+                StatusCode::NOT_FOUND,
+                "SG0047",
+                format!("there is no {what}"),
+            )
+        };
+        let kind = match kind {
+            "x509" => AuthorityKind::X509,
+            "jwt" => AuthorityKind::Jwt,
+            other => return Err(unknown(&format!("authority of the kind `{other}`"))),
+        };
+        let source = Arc::clone(&self.source);
+        match action {
+            "rotate" => {
+                let Rotate { prepare_only } = read(body).await?;
+                if prepare_only {
+                    blocking(move || source.prepare(kind)).await?;
+                } else {
+                    source.rotate_authority(kind).await?;
+                }
+                info!(?kind, prepare_only, "an authority is rotated");
+                json(StatusCode::OK, &self.source.authorities())
+            }
+            "taint" | "revoke" => {
+                let Selected { id } = read(body).await?;
+                let taints = action == "taint";
+                let chosen = blocking(move || match taints {
+                    true => source.taint(kind, id.as_deref()),
+                    false => source.revoke(kind, id.as_deref()),
+                });
+                let id = chosen.await?;
+                info!(?kind, action, id, "an authority is given up");
+                json(StatusCode::OK, &Chosen { id })
+            }
+            other => Err(unknown(&format!("action `{other}`"))),
+        }
+    }
+}
+
+/// The owner of this process, and root: who could read its memory anyway.
+fn is_allowed(stream: &UnixStream) -> bool {
+    match Caller::of(stream) {
+        Ok(caller) if caller.uid() == 0 || caller.uid() == geteuid().as_raw() => true,
+        Ok(caller) => {
+            warn!(
+                code = "SG0048",
+                uid = caller.uid(),
+                "another user is turned away from the admin API",
+            );
+            false
+        }
+        Err(error) => {
+            warn!(code = "SG0048", %error, "a caller of the admin API is not known");
+            false
+        }
+    }
+}
+
+/// Signing and syncing files takes its time.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EmbeddedError> + Send + 'static,
+) -> Result<T, Refused> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(failure) => {
+            error!(code = "SG0049", %failure, "an admin request failed");
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Err(Refused::new(status, "SG0049", failure.to_string()))
+        }
+    }
+}
+
+/// A request's body. None at all stands for an empty document.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refused> {
+    let bad = |message: String| Refused::new(StatusCode::BAD_REQUEST, "SG0047", message);
+    let body = Limited::new(body, LARGEST).collect().await;
+    let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
+    let body = if body.is_empty() { b"{}" } else { &body[..] };
+    serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
+}
+
+fn json(status: StatusCode, document: &impl Serialize) -> Answer {
+    match serde_json::to_vec(document) {
+        Ok(body) => Ok(response(status, body)),
+        Err(error) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Err(Refused::new(status, "SG0049", error.to_string()))
+        }
+    }
+}
+
+fn response(status: StatusCode, mut body: Vec<u8>) -> Response<Full<Bytes>> {
+    body.push(b'\n');
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &str, message: String) -> Self {
+        let refusal = Refusal {
+            code: code.to_owned(),
+            message,
+            hint: None,
+        };
+        Self { status, refusal }
+    }
+}
+
+impl From<EmbeddedError> for Refused {
+    fn from(error: EmbeddedError) -> Self {
+        let status = match error.blame() {
+            Blame::Request => StatusCode::BAD_REQUEST,
+            Blame::Absent => StatusCode::NOT_FOUND,
+            Blame::Conflict => StatusCode::CONFLICT,
+            Blame::Ourselves => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut refused = Self::new(status, error.code(), chain(&error));
+        refused.refusal.hint = error.hint().map(ToOwned::to_owned);
+        refused
+    }
+}

@@ -1,0 +1,103 @@
+//! A certificate that signs others, with its key.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::KeyPair;
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::hex;
+use crate::svid::Validity;
+
+/// A certificate that signs others, with its key.
+pub(super) struct SigningCertificate {
+    pub(super) certificate: CertificateDer<'static>,
+    pub(super) key: KeyPair,
+    pub(super) validity: Validity,
+}
+
+impl SigningCertificate {
+    /// Puts a certificate and its key together.
+    pub(super) fn new(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, String> {
+        let parsed = parse(&certificate)?;
+        let certified = parsed.public_key().subject_public_key.data.as_ref();
+        if certified != rcgen::PublicKeyData::der_bytes(&key) {
+            return Err("a key does not belong to the certificate before it".to_owned());
+        }
+        let validity = Validity {
+            not_before: moment(parsed.validity().not_before.timestamp()),
+            not_after: moment(parsed.validity().not_after.timestamp()),
+        };
+        Ok(Self {
+            certificate,
+            key,
+            validity,
+        })
+    }
+
+    pub(super) fn issuer(&self) -> Result<rcgen::Issuer<'static, &KeyPair>, rcgen::Error> {
+        rcgen::Issuer::from_ca_cert_der(&self.certificate, &self.key)
+    }
+
+    /// The subject key identifier, hex, or a digest where the certificate has none.
+    pub(super) fn key_id(&self) -> String {
+        key_id(&self.certificate)
+    }
+
+    /// Whether it says to be self-signed.
+    pub(super) fn names_itself(&self) -> Result<bool, String> {
+        self.names_as_issuer(self)
+    }
+
+    /// Whether it names the other as its issuer. A chain that is broken otherwise does not pass any
+    /// peer; this finds files that were put together wrongly.
+    pub(super) fn names_as_issuer(&self, issuer: &Self) -> Result<bool, String> {
+        let (issued, issuer) = (parse(&self.certificate)?, parse(&issuer.certificate)?);
+        Ok(issued.issuer() == issuer.subject())
+    }
+
+    /// The trust domain's SPIFFE ID, where the certificate has one.
+    pub(super) fn spiffe_id(&self) -> Result<Option<String>, String> {
+        let parsed = parse(&self.certificate)?;
+        let names = parsed
+            .subject_alternative_name()
+            .map_err(|error| error.to_string())?;
+        let names = names.map_or(&[][..], |names| &names.value.general_names);
+        let mut uris = names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+        match (uris.next(), uris.next()) {
+            (first, None) => Ok(first),
+            _ => Err("a certificate carries several URIs".to_owned()),
+        }
+    }
+}
+
+/// The subject key identifier of a certificate, hex, or a digest where it has none.
+pub(super) fn key_id(certificate: &CertificateDer<'_>) -> String {
+    let parsed = parse(certificate).ok();
+    let identifier = parsed.as_ref().and_then(|parsed| {
+        let mut extensions = parsed.extensions().iter();
+        extensions.find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(hex(identifier.0)),
+            _ => None,
+        })
+    });
+    identifier.unwrap_or_else(|| hex(digest(&SHA256, certificate).as_ref()))
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+    match X509Certificate::from_der(der) {
+        Ok(([], parsed)) => Ok(parsed),
+        Ok(_) => Err("there are bytes behind a certificate".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn moment(timestamp: i64) -> SystemTime {
+    let seconds = u64::try_from(timestamp).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}

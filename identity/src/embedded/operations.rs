@@ -1,0 +1,164 @@
+//! What an operator does while the source runs. Each is there for all watchers when it returns, or
+//! nothing has changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EmbeddedError, EmbeddedSource};
+use crate::entry::EntryRequest;
+use crate::registry::Registration;
+use crate::slots::AuthorityStatus;
+
+/// A change is with every watcher on this machine within this time.
+const PROPAGATION: Duration = Duration::from_secs(1);
+
+/// Which authority is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthorityKind {
+    /// The roots of X.509-SVIDs.
+    X509,
+    /// The keys that sign JWT-SVIDs.
+    Jwt,
+}
+
+/// All authorities with their phases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorities {
+    /// The roots of X.509-SVIDs.
+    pub x509: Vec<AuthorityStatus>,
+    /// The keys that sign JWT-SVIDs.
+    pub jwt: Vec<AuthorityStatus>,
+}
+
+impl EmbeddedSource {
+    /// All entries, in the order in which they count.
+    pub fn entries(&self) -> Vec<Registration> {
+        self.held().registry.all().to_vec()
+    }
+
+    /// Makes an entry and its SVID. Without an `id` it gets a UUID.
+    ///
+    /// # Errors
+    /// The entry is refused, its SVID cannot be minted, or it cannot be kept.
+    pub fn create_entry(
+        &self,
+        id: Option<String>,
+        request: EntryRequest,
+    ) -> Result<Registration, EmbeddedError> {
+        let mut held = self.held();
+        let registration = held.registry.examine(id, request, self.clock.now())?;
+        let svid = self.hold(Arc::clone(&registration.entry))?;
+        held.registry.insert(registration.clone())?;
+        held.svids.push(svid);
+        self.publish(&held);
+        Ok(registration)
+    }
+
+    /// Removes an entry that was made at run time. Its SVID is withdrawn.
+    ///
+    /// # Errors
+    /// There is none, or the change cannot be kept.
+    pub fn delete_entry(&self, id: &str) -> Result<Registration, EmbeddedError> {
+        let mut held = self.held();
+        let removed = held.registry.remove(id)?;
+        held.svids
+            .retain(|svid| !Arc::ptr_eq(&svid.issued.entry, &removed.entry));
+        let id = removed.entry.spiffe_id();
+        if !held.svids.iter().any(|svid| svid.issued.svid.id() == id) {
+            self.metrics.withdrawn(id);
+        }
+        self.publish(&held);
+        Ok(removed)
+    }
+
+    /// The authorities and their phases.
+    pub fn authorities(&self) -> Authorities {
+        Authorities {
+            x509: self.authority.status(),
+            jwt: self.jwt_authority.status(),
+        }
+    }
+
+    /// Puts a successor in the active authority's place. A successor that was not published before
+    /// gets the time that everybody on this machine needs to take the new bundle.
+    ///
+    /// # Errors
+    /// It cannot be made or kept.
+    pub async fn rotate_authority(&self, kind: AuthorityKind) -> Result<(), EmbeddedError> {
+        if self.prepare(kind)? {
+            tokio::time::sleep(PROPAGATION).await;
+        }
+        self.activate(kind)
+    }
+
+    /// Publishes the successor of the active authority, unless it is already. Says whether it was
+    /// published now.
+    ///
+    /// # Errors
+    /// It cannot be made or kept.
+    pub fn prepare(&self, kind: AuthorityKind) -> Result<bool, EmbeddedError> {
+        let mut held = self.held();
+        let now = self.clock.now();
+        let prepared = match kind {
+            AuthorityKind::X509 => self.authority.prepare(now)?,
+            AuthorityKind::Jwt => self.jwt_authority.prepare(now)?,
+        };
+        if prepared {
+            self.take_bundle(&mut held, kind)?;
+            self.publish(&held);
+        }
+        Ok(prepared)
+    }
+
+    /// Lets the prepared authority sign from now on. What the one before signed stays in use.
+    ///
+    /// # Errors
+    /// There is none, or the change cannot be kept.
+    pub fn activate(&self, kind: AuthorityKind) -> Result<(), EmbeddedError> {
+        let _held = self.held();
+        match kind {
+            AuthorityKind::X509 => self.authority.activate()?,
+            AuthorityKind::Jwt => self.jwt_authority.activate()?,
+        }
+        Ok(())
+    }
+
+    /// Marks an old authority, the newest without an `id`, and says which: every SVID that leads to
+    /// it is replaced now, and tokens that it signed are not handed out any more.
+    ///
+    /// # Errors
+    /// There is no such authority, or the change cannot be kept.
+    pub fn taint(&self, kind: AuthorityKind, id: Option<&str>) -> Result<String, EmbeddedError> {
+        let mut held = self.held();
+        let tainted = match kind {
+            AuthorityKind::X509 => self.authority.taint(id)?,
+            AuthorityKind::Jwt => self.jwt_authority.taint(id)?,
+        };
+        self.take_bundle(&mut held, kind)?;
+        let now = self.clock.now();
+        self.renew(&mut held, now, |svid| {
+            kind == AuthorityKind::X509 && *svid.authority == *tainted
+        });
+        self.publish(&held);
+        Ok(tainted)
+    }
+
+    /// Takes a tainted authority out of the bundle, the newest without an `id`, and says which:
+    /// nobody accepts any more what leads to it.
+    ///
+    /// # Errors
+    /// There is no such authority, or the change cannot be kept.
+    pub fn revoke(&self, kind: AuthorityKind, id: Option<&str>) -> Result<String, EmbeddedError> {
+        let mut held = self.held();
+        let revoked = match kind {
+            AuthorityKind::X509 => self.authority.revoke(id)?,
+            AuthorityKind::Jwt => self.jwt_authority.revoke(id)?,
+        };
+        self.take_bundle(&mut held, kind)?;
+        self.publish(&held);
+        Ok(revoked)
+    }
+}
