@@ -1,17 +1,23 @@
 //! The command line.
 
 mod identity;
+mod svid;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sidegate_identity::{SpiffeId, TrustDomain};
+use sidegate_identity::TrustDomain;
 
 use crate::config::upstream_authority;
 pub(crate) use identity::{
     AuthorityArguments, AuthorityName, CreateArguments, EntryArguments, EntryCommand,
     IdentityCommand, ListArguments, RotateArguments, StateArguments,
+};
+
+pub(crate) use svid::{
+    BundleArguments, BundleFormat, FetchCommand, FetchJwtArguments, FetchX509Arguments,
+    SvidCommand, ValidateArguments, WatchArguments,
 };
 
 /// Zero-trust sidecar: SPIFFE identities, mutual TLS and Rego for processes, Envoys and WebAssembly
@@ -34,7 +40,7 @@ pub(crate) enum Command {
     /// Registration entries and authorities of a running instance
     #[command(subcommand)]
     Identity(IdentityCommand),
-    /// Fetch and validate SVIDs by a SPIFFE Workload API
+    /// Fetch, watch and validate SVIDs by a SPIFFE Workload API
     #[command(subcommand)]
     Svid(SvidCommand),
 }
@@ -116,72 +122,6 @@ pub(crate) struct RunArguments {
     pub(crate) output: OutputFormat,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum SvidCommand {
-    /// Fetch SVIDs once and print them; private keys are never printed
-    #[command(subcommand)]
-    Fetch(FetchCommand),
-    /// Ask whether a JWT-SVID is valid; exit code 1 if it is not
-    Validate(ValidateArguments),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum FetchCommand {
-    /// The X.509-SVIDs of the calling process
-    X509(FetchArguments),
-    /// JWT-SVIDs of the calling process for an audience
-    Jwt(FetchJwtArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FetchJwtArguments {
-    /// Whom the token is for; may be repeated
-    #[arg(long, value_name = "AUDIENCE", required = true)]
-    pub(crate) audience: Vec<String>,
-
-    /// Which of several identities
-    #[arg(long, value_name = "ID", value_parser = spiffe_id)]
-    pub(crate) spiffe_id: Option<SpiffeId>,
-
-    /// The Workload API's socket: unix:///path, or a path
-    #[arg(long, value_name = "SOCKET", env = "SPIFFE_ENDPOINT_SOCKET")]
-    pub(crate) socket: String,
-
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
-    pub(crate) output: OutputFormat,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ValidateArguments {
-    /// The token, or - to read it from standard input
-    #[arg(value_name = "TOKEN", default_value = "-")]
-    pub(crate) token: String,
-
-    /// Whom the token must be for
-    #[arg(long, value_name = "AUDIENCE")]
-    pub(crate) audience: String,
-
-    /// The Workload API's socket: unix:///path, or a path
-    #[arg(long, value_name = "SOCKET", env = "SPIFFE_ENDPOINT_SOCKET")]
-    pub(crate) socket: String,
-
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
-    pub(crate) output: OutputFormat,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FetchArguments {
-    /// The Workload API's socket: unix:///path, or a path
-    #[arg(long, value_name = "SOCKET", env = "SPIFFE_ENDPOINT_SOCKET")]
-    pub(crate) socket: String,
-
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
-    pub(crate) output: OutputFormat,
-}
-
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
@@ -197,10 +137,6 @@ fn trust_domain(text: &str) -> Result<TrustDomain, String> {
         Ok(trust_domain) => Err(format!("write it as `{trust_domain}`")),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
-    SpiffeId::new(text).map_err(|error| error.to_string())
 }
 
 fn svid_ttl(text: &str) -> Result<std::time::Duration, String> {

@@ -8,7 +8,7 @@ mod up;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::arguments::{Arguments, Command, FetchCommand, SvidCommand};
+use crate::arguments::{Arguments, Command};
 use crate::failure::Failure;
 use crate::instance::{Instance, ListenerStatus};
 
@@ -54,13 +54,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<bool, Failure> {
         Command::Up(arguments) => up::execute(arguments)?,
         Command::Run(arguments) => run::execute(&arguments)?,
         Command::Identity(command) => identity::execute(&command)?,
-        Command::Svid(SvidCommand::Fetch(FetchCommand::X509(arguments))) => {
-            svid::fetch_x509(&arguments)?;
-        }
-        Command::Svid(SvidCommand::Fetch(FetchCommand::Jwt(arguments))) => {
-            svid::fetch_jwt(&arguments)?;
-        }
-        Command::Svid(SvidCommand::Validate(arguments)) => return svid::validate(&arguments),
+        Command::Svid(command) => return svid::execute(&command),
     }
     Ok(true)
 }

@@ -18,6 +18,7 @@ pub mod registry;
 pub mod selector;
 pub mod slots;
 pub mod source;
+pub mod spiffe_bundle;
 pub mod svid;
 pub mod svid_file;
 pub mod tls;

@@ -20,6 +20,7 @@ mod run;
 mod spiffe_helper;
 mod state;
 mod support;
+mod svid;
 mod up;
 mod upstream;
 mod workload_api;

@@ -1,20 +1,33 @@
 //! `sidegate svid`: a client of any SPIFFE Workload API.
 
+mod bundle;
+mod files;
 mod jwt;
+mod watch;
 mod x509;
 
 use std::time::{Duration, SystemTime};
 
-use spiffe::transport::TransportError;
+use spiffe::transport::{GrpcStatusCode, TransportError};
 use spiffe::{WorkloadApiClient, WorkloadApiError};
 
 use super::block_on;
+use crate::arguments::{FetchCommand, SvidCommand};
 use crate::failure::{Failure, chain};
 
-pub(super) use jwt::{fetch as fetch_jwt, validate};
-pub(super) use x509::fetch as fetch_x509;
-
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Does what the command line says. `false` is the answer no.
+pub(super) fn execute(command: &SvidCommand) -> Result<bool, Failure> {
+    match command {
+        SvidCommand::Fetch(FetchCommand::X509(arguments)) => x509::fetch(arguments)?,
+        SvidCommand::Fetch(FetchCommand::Jwt(arguments)) => jwt::fetch(arguments)?,
+        SvidCommand::Watch(arguments) => watch::watch(arguments)?,
+        SvidCommand::Bundle(arguments) => bundle::show(arguments)?,
+        SvidCommand::Validate(arguments) => return jwt::validate(arguments),
+    }
+    Ok(true)
+}
 
 /// Connects to a Workload API and asks it one thing, in bounded time.
 fn ask<T>(
@@ -25,8 +38,7 @@ fn ask<T>(
     let asking = async {
         let connected = WorkloadApiClient::connect_to(&endpoint).await;
         let client = connected.map_err(|error| {
-            let text = format!("{endpoint} cannot be reached: {}", chain(&error));
-            Failure::message("SG0050", text)
+            Failure::message("SG0050", unreachable(&endpoint, &error))
                 .help("is Sidegate running? `sidegate up` prints its socket")
         })?;
         question(client).await
@@ -34,20 +46,13 @@ fn ask<T>(
     block_on(async {
         tokio::time::timeout(TIMEOUT, asking)
             .await
-            .unwrap_or_else(|_| {
-                let text = format!("{endpoint} did not answer within {}s", TIMEOUT.as_secs());
-                Err(Failure::message("SG0050", text))
-            })
+            .unwrap_or_else(|_| Err(Failure::message("SG0050", silent(&endpoint))))
     })
 }
 
 /// The Workload API refuses, in its own words.
 fn refused(error: WorkloadApiError) -> Failure {
-    let words = match &error {
-        WorkloadApiError::PermissionDenied(words) => words.clone(),
-        WorkloadApiError::Transport(TransportError::Status(status)) => status.message().to_owned(),
-        _ => chain(&error),
-    };
+    let words = words(&error);
     let failure = Failure::message("SG0050", format!("the Workload API refuses: {words}"));
     match error {
         WorkloadApiError::NoIdentityIssued => {
@@ -55,6 +60,31 @@ fn refused(error: WorkloadApiError) -> Failure {
         }
         _ => failure,
     }
+}
+
+/// What the Workload API says, or what is wrong with what it says.
+fn words(error: &WorkloadApiError) -> String {
+    match error {
+        WorkloadApiError::PermissionDenied(words) => words.clone(),
+        WorkloadApiError::Transport(TransportError::Status(status)) => status.message().to_owned(),
+        _ => chain(error),
+    }
+}
+
+fn unreachable(endpoint: &str, error: &WorkloadApiError) -> String {
+    format!("{endpoint} cannot be reached: {}", chain(error))
+}
+
+fn silent(endpoint: &str) -> String {
+    format!("{endpoint} did not answer within {}s", TIMEOUT.as_secs())
+}
+
+/// Whether the Workload API answered with this code.
+fn has_code(error: &WorkloadApiError, code: GrpcStatusCode) -> bool {
+    matches!(
+        error,
+        WorkloadApiError::Transport(TransportError::Status(status)) if status.code() == code
+    )
 }
 
 /// A bare path is a Unix socket.

@@ -1,12 +1,13 @@
 //! JWT-SVIDs: fetched, and validated.
 
 use std::io::Read;
+use std::path::Path;
 
 use serde::Serialize;
-use spiffe::transport::{GrpcStatusCode, TransportError};
-use spiffe::{JwtSvid, WorkloadApiError};
+use spiffe::JwtSvid;
+use spiffe::transport::GrpcStatusCode;
 
-use super::{ask, refused, rfc3339};
+use super::{ask, files, has_code, refused, rfc3339, words};
 use crate::arguments::{FetchJwtArguments, OutputFormat, ValidateArguments};
 use crate::failure::Failure;
 use crate::output;
@@ -27,7 +28,16 @@ struct Token<'a> {
     audience: &'a [String],
     /// RFC 3339.
     expires: String,
-    token: &'a str,
+    #[serde(flatten)]
+    place: Place<'a>,
+}
+
+/// A token is printed or written to a file, not both.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Place<'a> {
+    Token(&'a str),
+    File(String),
 }
 
 #[derive(Debug, Serialize)]
@@ -39,33 +49,46 @@ struct Validated<'a> {
     reason: Option<&'a str>,
 }
 
-/// Fetches once and prints.
-pub(in crate::commands) fn fetch(arguments: &FetchJwtArguments) -> Result<(), Failure> {
-    let svids = ask(&arguments.socket, async |client| {
+/// Fetches once, and prints or writes.
+pub(super) fn fetch(arguments: &FetchJwtArguments) -> Result<(), Failure> {
+    let svids = ask(&arguments.client.socket, async |client| {
         let (audience, id) = (&arguments.audience, arguments.spiffe_id.as_ref());
         client
             .fetch_all_jwt_svids(audience, id)
             .await
             .map_err(refused)
     })?;
-    let svids: Vec<_> = svids.iter().map(Token::of).collect();
-    match arguments.output {
+    let svids = match &arguments.write {
+        Some(file) => vec![write(file, &svids)?],
+        None => svids.iter().map(Token::of).collect(),
+    };
+    match arguments.client.output {
         OutputFormat::Json => output::print_json(&Fetched { svids }),
         OutputFormat::Text => output::print(&svids.iter().map(Token::text).collect::<String>()),
     }
 }
 
+/// Writes the first, which is the default one among X.509-SVIDs (SPIFFE_Workload_API.md section 5.3).
+fn write<'a>(file: &Path, svids: &'a [JwtSvid]) -> Result<Token<'a>, Failure> {
+    let first = svids.first();
+    let svid =
+        first.ok_or_else(|| Failure::message("SG0050", "the Workload API gives no token"))?;
+    files::write(file, svid.token().as_bytes())?;
+    Ok(Token {
+        place: Place::File(file.display().to_string()),
+        ..Token::of(svid)
+    })
+}
+
 /// Asks whether a token is valid for an audience; prints the answer and says it.
-pub(in crate::commands) fn validate(arguments: &ValidateArguments) -> Result<bool, Failure> {
+pub(super) fn validate(arguments: &ValidateArguments) -> Result<bool, Failure> {
     let token = token(&arguments.token)?;
-    let answer = ask(&arguments.socket, async |client| {
+    let answer = ask(&arguments.client.socket, async |client| {
         match client.validate_jwt_token(&arguments.audience, &token).await {
             Ok(svid) => Ok(Ok(svid.spiffe_id().to_string())),
             // The API's word for a token that is not valid.
-            Err(WorkloadApiError::Transport(TransportError::Status(status)))
-                if status.code() == GrpcStatusCode::InvalidArgument =>
-            {
-                Ok(Err(status.message().to_owned()))
+            Err(error) if has_code(&error, GrpcStatusCode::InvalidArgument) => {
+                Ok(Err(words(&error)))
             }
             Err(error) => Err(refused(error)),
         }
@@ -75,7 +98,7 @@ pub(in crate::commands) fn validate(arguments: &ValidateArguments) -> Result<boo
         spiffe_id: answer.as_ref().ok().cloned(),
         reason: answer.as_ref().err().map(String::as_str),
     };
-    match (arguments.output, &answer) {
+    match (arguments.client.output, &answer) {
         (OutputFormat::Json, _) => output::print_json(&validated)?,
         (OutputFormat::Text, Ok(id)) => output::print(&format!("valid: {id}\n"))?,
         (OutputFormat::Text, Err(reason)) => output::print(&format!("not valid: {reason}\n"))?,
@@ -103,7 +126,7 @@ impl<'a> Token<'a> {
             hint: svid.hint(),
             audience: svid.audience(),
             expires: rfc3339(svid.expiry().into()),
-            token: svid.token(),
+            place: Place::Token(svid.token()),
         }
     }
 
@@ -112,10 +135,14 @@ impl<'a> Token<'a> {
             spiffe_id,
             audience,
             expires,
-            token,
+            place,
             ..
         } = self;
         let audience = audience.join(", ");
-        format!("SPIFFE ID:  {spiffe_id}\nAudience:   {audience}\nValid to:   {expires}\n{token}\n")
+        let place = match place {
+            Place::Token(token) => (*token).to_owned(),
+            Place::File(file) => format!("Token:      {file}"),
+        };
+        format!("SPIFFE ID:  {spiffe_id}\nAudience:   {audience}\nValid to:   {expires}\n{place}\n")
     }
 }
