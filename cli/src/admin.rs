@@ -10,6 +10,9 @@
 //! POST   /v1/authorities/KIND/rotate      KIND is x509 or jwt
 //! POST   /v1/authorities/KIND/taint
 //! POST   /v1/authorities/KIND/revoke
+//! GET    /v1/bundles                      all bundles, as a SPIFFE bundle map
+//! PUT    /v1/bundles/TRUST_DOMAIN         a foreign one, in SPIFFE's format
+//! DELETE /v1/bundles/TRUST_DOMAIN
 //! ```
 
 mod client;
@@ -18,7 +21,8 @@ mod server;
 
 pub(crate) use client::AdminClient;
 pub(crate) use documents::{
-    Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate, Selected, rfc3339,
+    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate,
+    Selected, rfc3339,
 };
 pub(crate) use server::AdminServer;
 

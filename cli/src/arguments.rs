@@ -11,8 +11,9 @@ use sidegate_identity::TrustDomain;
 
 use crate::config::upstream_authority;
 pub(crate) use identity::{
-    AuthorityArguments, AuthorityName, CreateArguments, EntryArguments, EntryCommand,
-    IdentityCommand, ListArguments, RotateArguments, StateArguments,
+    AuthorityArguments, AuthorityName, BundleCommand, BundleDeleteArguments, BundleSetArguments,
+    BundleShowArguments, CreateArguments, EntryArguments, EntryCommand, IdentityCommand,
+    ListArguments, RotateArguments, StateArguments,
 };
 
 pub(crate) use svid::{

@@ -23,6 +23,7 @@ use crate::authority::{AuthorityError, EmbeddedAuthority};
 use crate::chain;
 use crate::clock::Clock;
 use crate::entry::Entry;
+use crate::federation::{self, FederatedBundles, Verifying};
 use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
 use crate::metrics::IdentityMetrics;
 use crate::registry::EntryRegistry;
@@ -57,6 +58,7 @@ pub struct EmbeddedSource {
 /// What the next generation is made of.
 struct Held {
     registry: EntryRegistry,
+    federated: FederatedBundles,
     /// In the order of the registrations.
     svids: Vec<HeldSvid>,
     bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
@@ -79,16 +81,23 @@ impl EmbeddedSource {
         authority: EmbeddedAuthority,
         jwt_authority: JwtAuthority,
         registry: EntryRegistry,
+        federated: FederatedBundles,
         clock: Arc<dyn Clock>,
         metrics: IdentityMetrics,
     ) -> Result<Self, EmbeddedError> {
         let trust_domain = authority.trust_domain().clone();
-        let held = Held {
+        let mut held = Held {
             bundles: BTreeMap::from([(trust_domain.clone(), Arc::new(authority.bundle()?))]),
             jwt_bundles: BTreeMap::from([(trust_domain, Arc::new(jwt_authority.bundle()?))]),
             registry,
+            federated,
             svids: Vec::new(),
         };
+        for (trust_domain, bundle) in held.federated.all() {
+            let Verifying { x509, jwt } = federation::verifying(trust_domain, bundle)?;
+            held.bundles.insert(trust_domain.clone(), x509);
+            held.jwt_bundles.insert(trust_domain.clone(), jwt);
+        }
         let (sender, _) = watch::channel(Arc::new(held.generation(0, authority.trust_domain())));
         let source = Self {
             authority,

@@ -12,6 +12,7 @@ pub mod durable;
 pub mod embedded;
 pub mod encoding;
 pub mod entry;
+pub mod federation;
 pub mod jwt;
 pub mod metrics;
 pub mod registry;

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use spiffe::TrustDomain;
 
@@ -147,6 +147,12 @@ impl SpiffeBundle {
             value.insert("spiffe_refresh_hint".to_owned(), seconds.into());
         }
         Value::Object(value)
+    }
+}
+
+impl Serialize for SpiffeBundle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_value().serialize(serializer)
     }
 }
 

@@ -51,6 +51,15 @@ impl AdminClient {
         self.ask(Method::POST, path, body.into()).await
     }
 
+    /// Puts a document, as it is, in the place of another.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        document: Vec<u8>,
+    ) -> Result<T, Failure> {
+        self.ask(Method::PUT, path, document.into()).await
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,

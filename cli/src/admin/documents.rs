@@ -1,10 +1,12 @@
 //! The documents that go over the admin API, and that `-o json` prints.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sidegate_identity::entry::EntryRequest;
 use sidegate_identity::registry::{Origin, Registration};
+use sidegate_identity::spiffe_bundle::SpiffeBundle;
 
 /// A registration entry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +54,19 @@ pub(crate) struct Selected {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Chosen {
     pub(crate) id: String,
+}
+
+/// All trust bundles: a SPIFFE bundle map that says whose it is.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct BundleList {
+    pub(crate) own: String,
+    pub(crate) trust_domains: BTreeMap<String, SpiffeBundle>,
+}
+
+/// The trust domain whose bundle it was done to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Bundle {
+    pub(crate) trust_domain: String,
 }
 
 /// The entry that is gone.

@@ -15,17 +15,22 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sidegate_identity::TrustDomain;
 use sidegate_identity::attestation::Caller;
 use sidegate_identity::embedded::{AuthorityKind, Blame, EmbeddedError, EmbeddedSource};
+use sidegate_identity::source::Issuer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate, Selected};
+use super::{
+    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate,
+    Selected,
+};
 use crate::failure::chain;
 
 /// The largest request.
-const LARGEST: usize = 64 * 1024;
+const LARGEST: usize = 4 << 20;
 
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(10);
@@ -101,14 +106,17 @@ impl AdminServer {
         let path = parts.uri.path().to_owned();
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let answer = match (&parts.method, segments.as_slice()) {
-            (&Method::GET, ["v1", "status"]) => json(StatusCode::OK, &(self.status)()),
+            (&Method::GET, ["v1", "status"]) => json_document(StatusCode::OK, &(self.status)()),
             (&Method::GET, ["v1", "entries"]) => self.entries(),
             (&Method::POST, ["v1", "entries"]) => self.create(body).await,
             (&Method::GET, ["v1", "entries", id]) => self.entry(id),
             (&Method::DELETE, ["v1", "entries", id]) => self.delete(id).await,
             (&Method::GET, ["v1", "authorities"]) => {
-                json(StatusCode::OK, &self.source.authorities())
+                json_document(StatusCode::OK, &self.source.authorities())
             }
+            (&Method::GET, ["v1", "bundles"]) => self.bundles(),
+            (&Method::PUT, ["v1", "bundles", name]) => self.set_bundle(name, body).await,
+            (&Method::DELETE, ["v1", "bundles", name]) => self.delete_bundle(name).await,
             (&Method::POST, ["v1", "authorities", kind, action]) => {
                 self.authority(kind, action, body).await
             }
@@ -120,21 +128,21 @@ impl AdminServer {
         };
         answer.unwrap_or_else(|refused| {
             debug!(code = refused.refusal.code, "an admin request is refused");
-            let body = serde_json::to_vec(&refused.refusal).unwrap_or_default();
-            response(refused.status, body)
+            let body = serde_json::to_string(&refused.refusal).unwrap_or_default();
+            response(refused.status, body + "\n")
         })
     }
 
     fn entries(&self) -> Answer {
         let entries = self.source.entries();
         let entries = entries.iter().map(EntryDocument::from).collect();
-        json(StatusCode::OK, &EntryList { entries })
+        json_document(StatusCode::OK, &EntryList { entries })
     }
 
     fn entry(&self, id: &str) -> Answer {
         let entries = self.source.entries();
         match entries.iter().find(|known| known.id == id) {
-            Some(known) => json(StatusCode::OK, &EntryDocument::from(known)),
+            Some(known) => json_document(StatusCode::OK, &EntryDocument::from(known)),
             None => Err(Refused::new(
                 StatusCode::NOT_FOUND,
                 "SG0115",
@@ -148,7 +156,7 @@ impl AdminServer {
         let source = Arc::clone(&self.source);
         let created = blocking(move || source.create_entry(id, entry)).await?;
         info!(id = created.id, spiffe_id = %created.entry.spiffe_id(), "an entry is made");
-        json(StatusCode::CREATED, &EntryDocument::from(&created))
+        json_document(StatusCode::CREATED, &EntryDocument::from(&created))
     }
 
     async fn delete(&self, id: &str) -> Answer {
@@ -156,7 +164,36 @@ impl AdminServer {
         let removed = blocking(move || source.delete_entry(&id)).await?;
         info!(id = removed.id, spiffe_id = %removed.entry.spiffe_id(), "an entry is removed");
         let removed = EntryDocument::from(&removed);
-        json(StatusCode::OK, &Removed { removed })
+        json_document(StatusCode::OK, &Removed { removed })
+    }
+
+    fn bundles(&self) -> Answer {
+        let bundles = self.source.spiffe_bundles()?.into_iter();
+        let bundles = bundles.map(|(trust_domain, bundle)| (trust_domain.to_string(), bundle));
+        let list = BundleList {
+            own: self.source.trust_domain().to_string(),
+            trust_domains: bundles.collect(),
+        };
+        json_document(StatusCode::OK, &list)
+    }
+
+    async fn set_bundle(&self, name: &str, body: Incoming) -> Answer {
+        let trust_domain = trust_domain(name)?;
+        let json = bytes(body).await?;
+        let (source, of) = (Arc::clone(&self.source), trust_domain.clone());
+        blocking(move || source.set_bundle(&of, &json)).await?;
+        info!(%trust_domain, "a foreign bundle is taken");
+        let trust_domain = trust_domain.to_string();
+        json_document(StatusCode::OK, &Bundle { trust_domain })
+    }
+
+    async fn delete_bundle(&self, name: &str) -> Answer {
+        let trust_domain = trust_domain(name)?;
+        let (source, of) = (Arc::clone(&self.source), trust_domain.clone());
+        blocking(move || source.delete_bundle(&of)).await?;
+        info!(%trust_domain, "a foreign bundle is given up");
+        let trust_domain = trust_domain.to_string();
+        json_document(StatusCode::OK, &Bundle { trust_domain })
     }
 
     async fn authority(&self, kind: &str, action: &str, body: Incoming) -> Answer {
@@ -182,7 +219,7 @@ impl AdminServer {
                     source.rotate_authority(kind).await?;
                 }
                 info!(?kind, prepare_only, "an authority is rotated");
-                json(StatusCode::OK, &self.source.authorities())
+                json_document(StatusCode::OK, &self.source.authorities())
             }
             "taint" | "revoke" => {
                 let Selected { id } = read(body).await?;
@@ -193,7 +230,7 @@ impl AdminServer {
                 });
                 let id = chosen.await?;
                 info!(?kind, action, id, "an authority is given up");
-                json(StatusCode::OK, &Chosen { id })
+                json_document(StatusCode::OK, &Chosen { id })
             }
             other => Err(unknown(&format!("action `{other}`"))),
         }
@@ -235,16 +272,30 @@ async fn blocking<T: Send + 'static>(
 
 /// A request's body. None at all stands for an empty document.
 async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refused> {
-    let bad = |message: String| Refused::new(StatusCode::BAD_REQUEST, "SG0047", message);
-    let body = Limited::new(body, LARGEST).collect().await;
-    let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
+    let body = bytes(body).await?;
     let body = if body.is_empty() { b"{}" } else { &body[..] };
     serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
 }
 
-fn json(status: StatusCode, document: &impl Serialize) -> Answer {
-    match serde_json::to_vec(document) {
-        Ok(body) => Ok(response(status, body)),
+async fn bytes(body: Incoming) -> Result<Bytes, Refused> {
+    let body = Limited::new(body, LARGEST).collect().await;
+    Ok(body.map_err(|error| bad(error.to_string()))?.to_bytes())
+}
+
+fn trust_domain(name: &str) -> Result<TrustDomain, Refused> {
+    let known = TrustDomain::new(name).ok();
+    known
+        .filter(|known| known.as_str() == name)
+        .ok_or_else(|| bad(format!("`{name}` is not the name of a trust domain")))
+}
+
+fn bad(message: String) -> Refused {
+    Refused::new(StatusCode::BAD_REQUEST, "SG0047", message)
+}
+
+fn json_document(status: StatusCode, document: &impl Serialize) -> Answer {
+    match serde_json::to_string(document) {
+        Ok(body) => Ok(response(status, body + "\n")),
         Err(error) => {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             Err(Refused::new(status, "SG0049", error.to_string()))
@@ -252,8 +303,7 @@ fn json(status: StatusCode, document: &impl Serialize) -> Answer {
     }
 }
 
-fn response(status: StatusCode, mut body: Vec<u8>) -> Response<Full<Bytes>> {
-    body.push(b'\n');
+fn response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let content_type = HeaderValue::from_static("application/json");

@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{OutputFormat, svid_ttl};
+use sidegate_identity::TrustDomain;
+
+use super::{OutputFormat, svid_ttl, trust_domain};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
     /// Registration entries: which workload is given which SPIFFE ID
     #[command(subcommand)]
     Entry(EntryCommand),
+    /// Trust bundles, in SPIFFE's format: the own one, and those of foreign trust domains
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Show the roots and JWT keys, and where in their lives they are
     Authorities(StateArguments),
     /// Put a new root or JWT key in the place of the active one
@@ -32,6 +37,58 @@ pub(crate) enum EntryCommand {
     Show(EntryArguments),
     /// Remove an entry that was made at run time; its SVIDs are withdrawn
     Delete(EntryArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Print a bundle, to be given to another trust domain
+    Show(BundleShowArguments),
+    /// List the trust domains whose bundles are known
+    List(StateArguments),
+    /// Take a foreign trust domain's bundle; entries that federate with it trust it from now on
+    Set(BundleSetArguments),
+    /// Give up a foreign trust domain's bundle
+    Delete(BundleDeleteArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleShowArguments {
+    /// Whose bundle [default: the instance's own]
+    #[arg(value_name = "TRUST_DOMAIN", value_parser = trust_domain)]
+    pub(crate) trust_domain: Option<TrustDomain>,
+
+    /// The state directory of the running instance
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SIDEGATE_STATE",
+        default_value = ".sidegate"
+    )]
+    pub(crate) state: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleSetArguments {
+    /// Whose bundle
+    #[arg(value_name = "TRUST_DOMAIN", value_parser = trust_domain)]
+    pub(crate) trust_domain: TrustDomain,
+
+    /// The bundle's file, or - for standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) instance: StateArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleDeleteArguments {
+    /// Whose bundle
+    #[arg(value_name = "TRUST_DOMAIN", value_parser = trust_domain)]
+    pub(crate) trust_domain: TrustDomain,
+
+    #[command(flatten)]
+    pub(crate) instance: StateArguments,
 }
 
 /// Which instance is meant.

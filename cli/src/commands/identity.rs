@@ -1,11 +1,14 @@
 //! `sidegate identity`: entries and authorities of a running instance.
 
 mod authority;
+mod bundle;
 mod entry;
 
 use super::block_on;
 use crate::admin::AdminClient;
-use crate::arguments::{EntryCommand, IdentityCommand, OutputFormat, StateArguments};
+use crate::arguments::{
+    BundleCommand, EntryCommand, IdentityCommand, OutputFormat, StateArguments,
+};
 use crate::failure::Failure;
 use crate::output;
 
@@ -20,6 +23,16 @@ pub(super) fn execute(command: &IdentityCommand) -> Result<(), Failure> {
             IdentityCommand::Entry(EntryCommand::Show(arguments)) => entry::show(arguments).await,
             IdentityCommand::Entry(EntryCommand::Delete(arguments)) => {
                 entry::delete(arguments).await
+            }
+            IdentityCommand::Bundle(BundleCommand::Show(arguments)) => {
+                bundle::show(arguments).await
+            }
+            IdentityCommand::Bundle(BundleCommand::List(arguments)) => {
+                bundle::list(arguments).await
+            }
+            IdentityCommand::Bundle(BundleCommand::Set(arguments)) => bundle::set(arguments).await,
+            IdentityCommand::Bundle(BundleCommand::Delete(arguments)) => {
+                bundle::delete(arguments).await
             }
             IdentityCommand::Authorities(arguments) => authority::list(arguments).await,
             IdentityCommand::Rotate(arguments) => authority::rotate(arguments).await,

@@ -8,6 +8,7 @@ use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::Clock;
 use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
+use sidegate_identity::federation::FederatedBundles;
 use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
 use sidegate_identity::registry::EntryRegistry;
@@ -99,10 +100,14 @@ impl IdentityPlane {
                     None => failure,
                 }
             })?;
+        let path = state.path().join("bundles.json");
+        let federated = FederatedBundles::open(path, trust_domain.clone())
+            .map_err(|error| Failure::new(error.code(), &error))?;
         let source = EmbeddedSource::new(
             authority,
             jwt_authority,
             registry,
+            federated,
             Arc::clone(clock),
             metrics.clone(),
         )

@@ -2,6 +2,7 @@
 
 use crate::authority::AuthorityError;
 use crate::entry::EntryError;
+use crate::federation::FederationError;
 use crate::jwt::JwtError;
 use crate::registry::RegistryError;
 use crate::slots::SlotError;
@@ -31,6 +32,9 @@ pub enum EmbeddedError {
     /// The registry refuses.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A foreign bundle is refused.
+    #[error(transparent)]
+    Federation(#[from] FederationError),
 }
 
 impl EmbeddedError {
@@ -40,6 +44,7 @@ impl EmbeddedError {
             Self::X509(error) => error.code(),
             Self::Jwt(error) => error.code(),
             Self::Registry(error) => error.code(),
+            Self::Federation(error) => error.code(),
         }
     }
 
@@ -57,6 +62,14 @@ impl EmbeddedError {
                 | RegistryError::Damaged { .. }
                 | RegistryError::BadEntry { .. } => Blame::Ourselves,
             },
+            Self::Federation(error) => match error {
+                FederationError::OwnTrustDomain(_) => Blame::Conflict,
+                FederationError::Unknown(_) => Blame::Absent,
+                FederationError::Refused { .. }
+                | FederationError::Root { .. }
+                | FederationError::Jwt(_) => Blame::Request,
+                FederationError::File { .. } | FederationError::Damaged { .. } => Blame::Ourselves,
+            },
             Self::X509(AuthorityError::Slot(error)) | Self::Jwt(JwtError::Slot(error)) => {
                 match error {
                     SlotError::Unknown(_) => Blame::Absent,
@@ -72,7 +85,7 @@ impl EmbeddedError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Registry(error) => error.hint(),
-            Self::X509(_) | Self::Jwt(_) => None,
+            Self::X509(_) | Self::Jwt(_) | Self::Federation(_) => None,
         }
     }
 }

@@ -1,15 +1,19 @@
 //! What an operator does while the source runs. Each is there for all watchers when it returns, or
 //! nothing has changed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use spiffe::TrustDomain;
 
 use super::{EmbeddedError, EmbeddedSource};
 use crate::entry::EntryRequest;
+use crate::federation::{FederationError, Verifying};
 use crate::registry::Registration;
 use crate::slots::AuthorityStatus;
+use crate::spiffe_bundle::SpiffeBundle;
 
 /// A change is with every watcher on this machine within this time.
 const PROPAGATION: Duration = Duration::from_secs(1);
@@ -72,6 +76,51 @@ impl EmbeddedSource {
         }
         self.publish(&held);
         Ok(removed)
+    }
+
+    /// The bundles of all trust domains, the own one among them.
+    ///
+    /// # Errors
+    /// The own one cannot be told in SPIFFE's format.
+    pub fn spiffe_bundles(&self) -> Result<BTreeMap<TrustDomain, SpiffeBundle>, EmbeddedError> {
+        let held = self.held();
+        let mut bundles = held.federated.all().clone();
+        let own = self.authority.trust_domain();
+        let refused = |source| FederationError::Refused {
+            trust_domain: own.clone(),
+            source,
+        };
+        let jwks = self.jwt_authority.bundle()?;
+        let mut bundle = SpiffeBundle::parse(jwks.jwks().as_bytes()).map_err(refused)?;
+        bundle.x509_authorities = self.authority.bundle()?.roots().to_vec();
+        bundles.insert(own.clone(), bundle);
+        Ok(bundles)
+    }
+
+    /// Takes a foreign trust domain's bundle, in SPIFFE's format, in the place of the one before.
+    ///
+    /// # Errors
+    /// It is refused, or the change cannot be kept.
+    pub fn set_bundle(&self, trust_domain: &TrustDomain, json: &[u8]) -> Result<(), EmbeddedError> {
+        let mut held = self.held();
+        let Verifying { x509, jwt } = held.federated.set(trust_domain, json)?;
+        held.bundles.insert(trust_domain.clone(), x509);
+        held.jwt_bundles.insert(trust_domain.clone(), jwt);
+        self.publish(&held);
+        Ok(())
+    }
+
+    /// Gives up a foreign trust domain's bundle: nothing of it is trusted any more.
+    ///
+    /// # Errors
+    /// There is none, or the change cannot be kept.
+    pub fn delete_bundle(&self, trust_domain: &TrustDomain) -> Result<(), EmbeddedError> {
+        let mut held = self.held();
+        held.federated.remove(trust_domain)?;
+        held.bundles.remove(trust_domain);
+        held.jwt_bundles.remove(trust_domain);
+        self.publish(&held);
+        Ok(())
     }
 
     /// The authorities and their phases.

@@ -9,6 +9,7 @@ use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::SystemClock;
 use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::entry::{Entry, EntryRequest};
+use sidegate_identity::federation::FederatedBundles;
 use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
 use sidegate_identity::registry::EntryRegistry;
@@ -42,7 +43,16 @@ fn identities() -> Arc<Identities> {
     let metrics = IdentityMetrics::default();
     let path = directory.path().join("entries.json");
     let registry = EntryRegistry::open(path, trust_domain.clone(), entries, now).unwrap();
-    let source = EmbeddedSource::new(authority, jwt_authority, registry, clock, metrics);
+    let path = directory.path().join("bundles.json");
+    let federated = FederatedBundles::open(path, trust_domain.clone()).unwrap();
+    let source = EmbeddedSource::new(
+        authority,
+        jwt_authority,
+        registry,
+        federated,
+        clock,
+        metrics,
+    );
     Arc::clone(&source.unwrap().watch().borrow())
 }
 
