@@ -4,9 +4,13 @@
 //! demo/svid.pem   -> ..data/svid.pem       leaf, then intermediates
 //! demo/key.pem    -> ..data/key.pem        PKCS#8
 //! demo/bundle.pem -> ..data/bundle.pem     roots of the SVID's own trust domain
-//! demo/..data     -> ..<serial>            replaced by one rename: the three change together
+//! demo/bundle_map.json -> ..data/…         all bundles that belong to the identity, SPIFFE's format
+//! demo/..data     -> ..<serial>            replaced by one rename: the four change together
 //! ```
 
+mod notify;
+
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
@@ -19,10 +23,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::svid::{Identities, X509Svid};
-use crate::{SpiffeId, durable, encoding};
+use crate::jwt::JwtBundle;
+use crate::spiffe_bundle::{SpiffeBundle, bundle_map_json};
+use crate::svid::{Identities, X509Bundle, X509Svid};
+use crate::{SpiffeId, TrustDomain, durable, encoding};
+pub use notify::Notify;
 
-const FILES: [&str; 3] = ["svid.pem", "key.pem", "bundle.pem"];
+const FILES: [&str; 4] = ["svid.pem", "key.pem", "bundle.pem", "bundle_map.json"];
 const CURRENT: &str = "..data";
 const SET: &str = "..";
 const RETRY: Duration = Duration::from_secs(1);
@@ -34,6 +41,16 @@ pub struct SvidFile {
     pub spiffe_id: SpiffeId,
     /// Where to; made with mode 0700 where it is not there.
     pub directory: PathBuf,
+    /// Who is told of new files, and how.
+    pub notify: Notify,
+}
+
+/// What goes into the files.
+#[derive(Clone)]
+struct Content {
+    svid: Arc<X509Svid>,
+    /// Of the own trust domain, then of those that the entry federates with.
+    bundles: Vec<(TrustDomain, Arc<X509Bundle>, Option<Arc<JwtBundle>>)>,
 }
 
 /// Why the files could not be written.
@@ -69,26 +86,27 @@ impl SvidFile {
     /// # Errors
     /// The files that were there stay.
     pub fn write(&self, identities: &Identities) -> Result<(), SvidFileError> {
-        let svid = identities
-            .svid(&self.spiffe_id)
+        let content = Content::of(&self.spiffe_id, identities)
             .ok_or_else(|| SvidFileError::NoSvid(self.spiffe_id.clone()))?;
-        self.replace(svid, identities)
+        self.replace(&content)
             .map_err(|source| SvidFileError::Write {
                 directory: self.directory.clone(),
                 source,
             })
     }
 
-    /// Writes the files again after each rotation, until told to stop. What fails is tried again
-    /// with what is the newest then.
+    /// Writes the files again after each change, and tells of it, until told to stop. Those that
+    /// [`SvidFile::write`] wrote are told of first. What fails is tried again with what is the
+    /// newest then.
     pub async fn run(
         self,
         mut identities: watch::Receiver<Arc<Identities>>,
         stop: CancellationToken,
     ) {
-        let current = |identities: &Identities| identities.svid(&self.spiffe_id).map(Arc::clone);
+        let current = |identities: &Identities| Content::of(&self.spiffe_id, identities);
         let mut written = current(&identities.borrow_and_update());
         let mut failed = false;
+        self.notify.run(&self.spiffe_id, &stop).await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -96,9 +114,9 @@ impl SvidFile {
                 () = tokio::time::sleep(RETRY), if failed => {}
             }
             let generation = Arc::clone(&identities.borrow_and_update());
-            let svid = current(&generation);
-            let unchanged = match (&written, &svid) {
-                (Some(written), Some(svid)) => Arc::ptr_eq(written, svid),
+            let content = current(&generation);
+            let unchanged = match (&written, &content) {
+                (Some(written), Some(content)) => written.is(content),
                 _ => false,
             };
             if unchanged {
@@ -108,7 +126,10 @@ impl SvidFile {
             let outcome = tokio::task::spawn_blocking(move || file.write(&generation)).await;
             failed = !matches!(outcome, Ok(Ok(())));
             match outcome {
-                Ok(Ok(())) => written = svid,
+                Ok(Ok(())) => {
+                    written = content;
+                    self.notify.run(&self.spiffe_id, &stop).await;
+                }
                 Ok(Err(failure)) => {
                     let cause = std::error::Error::source(&failure).map(ToString::to_string);
                     error!(code = failure.code(), cause, "{failure}");
@@ -135,12 +156,12 @@ impl SvidFile {
         Ok(())
     }
 
-    fn replace(&self, svid: &X509Svid, identities: &Identities) -> io::Result<()> {
+    fn replace(&self, content: &Content) -> io::Result<()> {
         self.prepare()?;
         let name = format!("{SET}{:032x}", rand::random::<u128>());
         let fresh = self.directory.join(&name);
         DirBuilder::new().mode(0o700).create(&fresh)?;
-        let replaced = fill(&fresh, svid, identities)
+        let replaced = fill(&fresh, content)
             .and_then(|()| replace_link(Path::new(&name), &self.directory.join(CURRENT)))
             .and_then(|()| {
                 FILES
@@ -156,18 +177,66 @@ impl SvidFile {
     }
 }
 
-/// Writes the three files into a directory that nobody reads yet.
-fn fill(fresh: &Path, svid: &X509Svid, identities: &Identities) -> io::Result<()> {
-    let bundle = identities.own_bundle();
-    let bundle = bundle.map_or(&[][..], |bundle| bundle.roots());
-    let [svid_file, key_file, bundle_file] = FILES.map(|file| fresh.join(file));
-    let key = encoding::private_key_pem(svid.key());
-    durable::replace(
-        &svid_file,
-        encoding::certificates_pem(svid.chain()).as_bytes(),
-    )?;
+impl Content {
+    fn of(id: &SpiffeId, identities: &Identities) -> Option<Self> {
+        let mut issued = identities.issued.iter();
+        let issued = issued.find(|issued| issued.svid.id() == id)?;
+        let own = [&identities.trust_domain];
+        let bundles = own
+            .into_iter()
+            .chain(issued.entry.federates_with())
+            .filter_map(|trust_domain| {
+                let x509 = identities.bundles.get(trust_domain)?;
+                let jwt = identities.jwt_bundles.get(trust_domain);
+                Some((trust_domain.clone(), Arc::clone(x509), jwt.map(Arc::clone)))
+            });
+        Some(Self {
+            svid: Arc::clone(&issued.svid),
+            bundles: bundles.collect(),
+        })
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let bundles = self.bundles.iter().zip(&other.bundles);
+        Arc::ptr_eq(&self.svid, &other.svid)
+            && self.bundles.len() == other.bundles.len()
+            && bundles.into_iter().all(|(one, another)| {
+                one.0 == another.0
+                    && Arc::ptr_eq(&one.1, &another.1)
+                    && one.2.as_ref().map(Arc::as_ptr) == another.2.as_ref().map(Arc::as_ptr)
+            })
+    }
+
+    fn bundle_map(&self) -> io::Result<String> {
+        let bundles = self.bundles.iter().map(|(trust_domain, x509, jwt)| {
+            let mut bundle = match jwt {
+                Some(jwt) => {
+                    SpiffeBundle::parse(jwt.jwks().as_bytes()).map_err(io::Error::other)?
+                }
+                None => SpiffeBundle::default(),
+            };
+            bundle.x509_authorities = x509.roots().to_vec();
+            Ok((trust_domain.clone(), bundle))
+        });
+        let bundles = bundles.collect::<io::Result<BTreeMap<_, _>>>()?;
+        Ok(bundle_map_json(&bundles))
+    }
+}
+
+/// Writes the files into a directory that nobody reads yet.
+fn fill(fresh: &Path, content: &Content) -> io::Result<()> {
+    let svid = &content.svid;
+    let roots = content.bundles.first();
+    let roots = roots.map_or(&[][..], |(_, own, _)| own.roots());
+    let [svid_file, key_file, bundle_file, map_file] = FILES.map(|file| fresh.join(file));
+    let (chain, key) = (
+        encoding::certificates_pem(svid.chain()),
+        encoding::private_key_pem(svid.key()),
+    );
+    durable::replace(&svid_file, chain.as_bytes())?;
     durable::replace(&key_file, key.as_bytes())?;
-    durable::replace(&bundle_file, encoding::certificates_pem(bundle).as_bytes())
+    durable::replace(&bundle_file, encoding::certificates_pem(roots).as_bytes())?;
+    durable::replace(&map_file, content.bundle_map()?.as_bytes())
 }
 
 fn link_to_current(directory: &Path, file: &str) -> io::Result<()> {
@@ -253,6 +322,7 @@ mod tests {
         let file = SvidFile {
             spiffe_id: SpiffeId::new("spiffe://one.test/a").unwrap(),
             directory: directory.path().to_owned(),
+            notify: Notify::default(),
         };
         file.prepare().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();

@@ -11,7 +11,7 @@ use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
-    Log, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, component_digest};
@@ -99,6 +99,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         svid_files: vec![SvidFile {
             spiffe_id: demo.spiffe_id.clone(),
             directory: state.path().join("demo"),
+            notify: Notify::default(),
         }],
         identity: Identity {
             trust_domain: trust_domain.clone(),

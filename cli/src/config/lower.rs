@@ -11,7 +11,7 @@ use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
     Admin, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
-    Log, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
@@ -327,9 +327,21 @@ impl Lowering<'_> {
         let base = self.base;
         let spiffe_id = self.required(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
         let directory = self.required(raw.directory, at.child("directory"), values::path(base));
+        // Each needs the other.
+        let mut signal = None;
+        if raw.pid_file.is_some() || raw.signal.is_some() {
+            let pid_file = self.required(raw.pid_file, at.child("pid_file"), values::path(base));
+            let kind = self.required(raw.signal, at.child("signal"), values::signal);
+            signal = pid_file.zip(kind);
+        }
+        let command = self.optional(raw.command, at.child("command"), values::command);
         Some(SvidFile {
             spiffe_id: spiffe_id?,
             directory: directory?,
+            notify: Notify {
+                signal,
+                command: command.unwrap_or_default(),
+            },
         })
     }
 

@@ -29,7 +29,7 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
-    Log, LogFormat, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    Log, LogFormat, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 
 pub(crate) use values::upstream_authority;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::uri::Authority;
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
+pub(crate) use sidegate_identity::svid_file::Notify;
 pub(crate) use sidegate_proxy::Timeouts;
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -149,8 +150,10 @@ pub(crate) enum Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SvidFile {
     pub(crate) spiffe_id: SpiffeId,
-    /// Holds `svid.pem`, `key.pem` and `bundle.pem`.
+    /// Holds `svid.pem`, `key.pem`, `bundle.pem` and `bundle_map.json`.
     pub(crate) directory: PathBuf,
+    /// Who is told of new files.
+    pub(crate) notify: Notify,
 }
 
 /// `[log]`: diagnostics on standard error, and where the access log's JSON lines go.

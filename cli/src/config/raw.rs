@@ -131,6 +131,9 @@ pub(super) struct RawTimeouts {
 pub(super) struct RawSvidFile {
     pub(super) spiffe_id: Option<String>,
     pub(super) directory: Option<String>,
+    pub(super) pid_file: Option<String>,
+    pub(super) signal: Option<String>,
+    pub(super) command: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

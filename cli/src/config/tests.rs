@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use spiffe::{SpiffeId, TrustDomain};
 
-use super::model::BroughtFiles;
+use nix::sys::signal::Signal;
+
+use super::model::{BroughtFiles, Notify};
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
     RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
@@ -243,6 +245,9 @@ fn what_is_written_is_what_is_used() {
         [[svid_file]]
         spiffe_id = "spiffe://td.example/web"
         directory = "web"
+        pid_file = "web.pid"
+        signal = "SIGHUP"
+        command = ["systemctl", "reload", "web"]
         [log]
         level = "off,sidegate=debug"
         format = "json"
@@ -313,6 +318,10 @@ fn what_is_written_is_what_is_used() {
         svid_files: vec![SvidFile {
             spiffe_id: id,
             directory: PathBuf::from("folder/web"),
+            notify: Notify {
+                signal: Some((PathBuf::from("folder/web.pid"), Signal::SIGHUP)),
+                command: ["systemctl", "reload", "web"].map(str::to_owned).to_vec(),
+            },
         }],
         log: Log {
             level: "off,sidegate=debug".to_owned(),

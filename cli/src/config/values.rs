@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use http::uri::Authority;
+use nix::sys::signal::Signal;
 use spiffe::{SpiffeId, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
@@ -179,6 +180,31 @@ pub(super) fn spiffe_id(text: &str) -> Result<SpiffeId, Problem> {
 
 pub(super) fn source(text: &str) -> Result<IdentitySource, Problem> {
     one_of(text, &[("embedded", IdentitySource::Embedded)])
+}
+
+pub(super) fn signal(text: &str) -> Result<Signal, Problem> {
+    let known = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+    ];
+    one_of(text, &known.map(|signal| (signal.as_str(), signal)))
+}
+
+/// A program and its arguments.
+pub(super) fn command(words: &[String]) -> Result<Vec<String>, Problem> {
+    match words.first() {
+        Some(program) if !program.is_empty() => Ok(words.to_vec()),
+        _ => Err(Problem::new(
+            codes::BAD_PATH,
+            "names no program",
+            "expected a program and its arguments",
+        )),
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Problem> {

@@ -128,6 +128,7 @@ impl IdentityPlane {
                 let file = SvidFile {
                     spiffe_id: file.spiffe_id.clone(),
                     directory: file.directory.clone(),
+                    notify: file.notify.clone(),
                 };
                 file.write(&identities)
                     .map_err(|error| Failure::new(error.code(), &error))?;
