@@ -40,7 +40,7 @@ use tracing::{error, info};
 use crate::admin::{self, AdminServer};
 use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
-use health::{Admin, Health};
+use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
 use socket::BoundSocket;
 
@@ -91,6 +91,10 @@ impl Instance {
         let plane = IdentityPlane::open(config, entries, &state, &clock, &mut registry)?;
         let identities = plane.source.watch();
 
+        let gate = config.admin.clients.as_ref();
+        let gate = gate.map(|clients| Gate::new(clients, &identities));
+        let gate = gate.transpose()?;
+
         let workers = workers(config);
         let bound = listeners::bind(config, source, workers, &components, &identities)?;
         let files = plane.write_files(&config.svid_files)?;
@@ -121,7 +125,7 @@ impl Instance {
             proxy.health(),
         ));
         let admin_address = admin.address();
-        tasks.spawn(admin.serve(Arc::clone(&health), registry, stop.clone()));
+        tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
         for file in files {
             tasks.spawn(SvidFile::run(file, identities.clone(), stop.clone()));

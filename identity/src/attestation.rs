@@ -6,6 +6,6 @@ mod executable;
 mod socket;
 mod unix;
 
-pub use component::{ComponentFacts, listener_selectors};
+pub use component::{ComponentFacts, host_selectors, listener_selectors};
 pub use socket::{UnixListenerStream, UnixPeer};
 pub use unix::{AttestError, Caller, UnixAttestor};

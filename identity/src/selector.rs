@@ -39,6 +39,8 @@ pub enum Kind {
     ComponentName,
     /// `listener:name`, a listener of this process that fronts a local upstream.
     ListenerName,
+    /// `host:self`, this process itself.
+    Host,
 }
 
 /// Whose facts a selector tells.
@@ -50,6 +52,8 @@ pub enum Attestor {
     Component,
     /// Listeners that this process serves.
     Listener,
+    /// This process itself.
+    Host,
 }
 
 /// Why a text is no selector.
@@ -71,7 +75,7 @@ pub enum SelectorError {
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::UnixUid,
         Self::UnixUser,
         Self::UnixGid,
@@ -85,6 +89,7 @@ impl Kind {
         Self::ComponentNamespace,
         Self::ComponentName,
         Self::ListenerName,
+        Self::Host,
     ];
 
     /// Attestor and key, as they are written before the value.
@@ -103,6 +108,7 @@ impl Kind {
             Self::ComponentNamespace => "component:namespace",
             Self::ComponentName => "component:name",
             Self::ListenerName => "listener:name",
+            Self::Host => "host",
         }
     }
 
@@ -122,6 +128,7 @@ impl Kind {
             | Self::ComponentNamespace
             | Self::ComponentName => Attestor::Component,
             Self::ListenerName => Attestor::Listener,
+            Self::Host => Attestor::Host,
         }
     }
 
@@ -137,6 +144,7 @@ impl Kind {
                 value.strip_prefix("sha256:").is_some_and(is_sha256),
                 "`sha256:` and 64 lower-case hex digits",
             ),
+            Self::Host => (value == "self", "`self`"),
             Self::UnixUser
             | Self::UnixGroup
             | Self::ComponentSigner
@@ -230,6 +238,7 @@ mod tests {
             "component:digest:sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             "component:repository:registry.example/app",
             "listener:name:main",
+            "host:self",
         ] {
             assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
         }
@@ -251,6 +260,7 @@ mod tests {
             "component:digest:sha256:00",
             "component:digest:md5:00",
             "component:name:",
+            "host:other",
             "docker:label:a:b",
             "k8s:ns:default",
         ] {

@@ -114,6 +114,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         },
         admin: Admin {
             listen: arguments.admin,
+            clients: None,
         },
         policy: Policy {
             path: arguments.policy,

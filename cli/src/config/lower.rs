@@ -173,7 +173,15 @@ impl Lowering<'_> {
     fn admin(&mut self, raw: RawAdmin) -> Admin {
         let at = Key::of("admin");
         let default = Admin::default();
+        let clients = raw.clients.map(|clients| {
+            let clients = clients.iter().enumerate().filter_map(|(index, id)| {
+                let key = at.child("clients").item(index);
+                self.parsed(id.as_str(), &key, values::spiffe_id)
+            });
+            clients.collect()
+        });
         Admin {
+            clients,
             listen: self
                 .optional(raw.listen, at.child("listen"), values::address)
                 .unwrap_or(default.listen),

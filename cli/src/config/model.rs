@@ -91,6 +91,8 @@ pub(crate) struct WorkloadApi {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admin {
     pub(crate) listen: SocketAddr,
+    /// Who may ask, by mutual TLS; without it, everybody who can connect.
+    pub(crate) clients: Option<Vec<SpiffeId>>,
 }
 
 /// `[policy]`: which Rego decides.
@@ -221,6 +223,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 15900)),
+            clients: None,
         }
     }
 }

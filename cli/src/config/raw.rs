@@ -78,6 +78,7 @@ pub(super) struct RawWorkloadApi {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAdmin {
     pub(super) listen: Option<String>,
+    pub(super) clients: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

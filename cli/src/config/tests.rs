@@ -165,6 +165,7 @@ fn what_is_left_out_has_the_documented_default() {
         },
         admin: Admin {
             listen: SocketAddr::from(([127, 0, 0, 1], 15900)),
+            clients: None,
         },
         policy: Policy {
             path: None,
@@ -222,6 +223,7 @@ fn what_is_written_is_what_is_used() {
         socket = "run/w.sock"
         [admin]
         listen = "[::1]:0"
+        clients = ["spiffe://td.example/prometheus"]
         [policy]
         path = "policies"
         entrypoint = "a/b"
@@ -285,6 +287,9 @@ fn what_is_written_is_what_is_used() {
         },
         admin: Admin {
             listen: "[::1]:0".parse().unwrap(),
+            clients: Some(vec![
+                SpiffeId::new("spiffe://td.example/prometheus").unwrap(),
+            ]),
         },
         policy: Policy {
             path: Some(PathBuf::from("folder/policies")),

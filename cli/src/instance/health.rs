@@ -15,15 +15,24 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use sidegate_identity::SpiffeId;
+use sidegate_identity::attestation::host_selectors;
 use sidegate_identity::clock::Clock;
 use sidegate_identity::svid::Identities;
+use sidegate_identity::tls::{HandshakeProblem, ServerTls};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
+
+/// How long a handshake, or a request's head, may take.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// The admin socket, bound.
 pub(super) struct Admin {
@@ -37,6 +46,12 @@ pub(super) struct Health {
     clock: Arc<dyn Clock>,
     workers_run: Box<dyn Fn() -> bool + Send + Sync>,
     draining: AtomicBool,
+}
+
+/// Who may ask, where that is not everybody: the host shows its own identity.
+pub(super) struct Gate {
+    tls: ServerTls,
+    clients: Vec<SpiffeId>,
 }
 
 struct Pages {
@@ -99,11 +114,12 @@ impl Admin {
         self.address
     }
 
-    /// Serves until told to stop.
+    /// Serves until told to stop: to everybody, or by mutual TLS to those whom `gate` lets in.
     pub(super) async fn serve(
         self,
         health: Arc<Health>,
         registry: Registry,
+        gate: Option<Gate>,
         stop: CancellationToken,
     ) {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
@@ -114,6 +130,7 @@ impl Admin {
             }
         };
         let pages = Arc::new(Pages { health, registry });
+        let gate = gate.map(Arc::new);
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -124,21 +141,92 @@ impl Admin {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let pages = Arc::clone(&pages);
+            let (pages, gate) = (Arc::clone(&pages), gate.clone());
             let stop = stop.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(Arc::clone(&pages), request));
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10))
-                    .serve_connection(TokioIo::new(stream), service);
+                let connection = async {
+                    match gate {
+                        None => pages.serve(stream).await,
+                        Some(gate) => {
+                            if let Some(stream) = gate.pass(stream).await {
+                                pages.serve(stream).await;
+                            }
+                        }
+                    }
+                };
                 tokio::select! {
-                    served = connection => if let Err(error) = served {
-                        tracing::debug!(%error, "an admin connection broke");
-                    },
+                    () = connection => {}
                     () = stop.cancelled() => {}
                 }
             });
+        }
+    }
+}
+
+impl Pages {
+    async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let service = service_fn(move |request| answer(Arc::clone(&self), request));
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = served.await {
+            tracing::debug!(%error, "an admin connection broke");
+        }
+    }
+}
+
+impl Gate {
+    /// Shows the host's identity, to these clients only.
+    ///
+    /// # Errors
+    /// When no entry gives the host an identity.
+    pub(super) fn new(
+        clients: &[SpiffeId],
+        identities: &watch::Receiver<Arc<Identities>>,
+    ) -> Result<Self, Failure> {
+        let selectors = host_selectors();
+        let entry = identities
+            .borrow()
+            .entitled(&selectors)
+            .next()
+            .map(|issued| Arc::clone(&issued.entry));
+        let entry = entry.ok_or_else(|| {
+            let text = "no entry gives the host an identity, which `admin.clients` needs";
+            Failure::message("SG0042", text).help("add an entry with the selector `host:self`")
+        })?;
+        let tls = ServerTls::new(entry, identities.clone(), &["http/1.1"]);
+        Ok(Self {
+            tls: tls.map_err(|error| Failure::new("SG0042", &error))?,
+            clients: clients.to_vec(),
+        })
+    }
+
+    async fn pass(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        let handshake = tokio::time::timeout(HEAD, self.tls.acceptor().accept(stream));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let (code, error) = (
+                    HandshakeProblem::of(&error).code,
+                    HandshakeProblem::describe(&error),
+                );
+                tracing::info!(code, error, "a client of the admin server is turned away");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        match ServerTls::peer(stream.get_ref().1) {
+            Ok(peer) if self.clients.contains(&peer.spiffe_id) => Some(stream),
+            Ok(peer) => {
+                tracing::info!(
+                    code = "SG0038",
+                    peer = %peer.spiffe_id,
+                    "a client of the admin server is turned away: `admin.clients` does not name it",
+                );
+                None
+            }
+            Err(_) => None,
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn bind(
                     let key = Key::listener(index).child("name");
                     super::refused(source, &key, error.code(), &error)
                 })?;
-            let tls = ServerTls::new(entry, identities.clone())
+            let tls = ServerTls::new(entry, identities.clone(), &["h2", "http/1.1"])
                 .map_err(|error| Failure::new("SG0042", &error))?;
             let bound = BoundListener::bind(listener.listen, workers).map_err(|error| {
                 let key = Key::listener(index).child("listen");

@@ -28,6 +28,11 @@ impl ComponentFacts {
     }
 }
 
+/// The selectors of this process itself: what the host does on its own behalf.
+pub fn host_selectors() -> Vec<Selector> {
+    vec![Selector::attested(Kind::Host, "self")]
+}
+
 /// The selectors of a listener that fronts a local upstream. Whoever writes the configuration
 /// chooses its name, and writes the entries too.
 pub fn listener_selectors(name: &str) -> Vec<Selector> {

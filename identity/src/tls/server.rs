@@ -49,13 +49,14 @@ pub struct HandshakeProblem {
 }
 
 impl ServerTls {
-    /// TLS 1.3 with ALPN `h2` and `http/1.1`; a client must show an X.509-SVID.
+    /// TLS 1.3 with these ALPN protocols, the preferred one first; a client must show an X.509-SVID.
     ///
     /// # Errors
     /// When the source holds no SVID for the entry.
     pub fn new(
         entry: Arc<Entry>,
         identities: watch::Receiver<Arc<Identities>>,
+        protocols: &[&str],
     ) -> Result<Self, TlsError> {
         if identities.borrow().svid_of(&entry).is_none() {
             return Err(TlsError::NoSvid(entry.spiffe_id().clone()));
@@ -74,7 +75,8 @@ impl ServerTls {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
+        config.alpn_protocols = protocols.collect();
         // A resumed session skips the verifier, and with it expiry, revocation and bundle changes.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
