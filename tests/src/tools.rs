@@ -22,6 +22,10 @@ pub enum Tool {
     GoClient,
     /// spiffe-helper 0.11.
     SpiffeHelper,
+    /// strace.
+    Strace,
+    /// mount, of util-linux.
+    Mount,
 }
 
 impl Tool {
@@ -34,6 +38,8 @@ impl Tool {
             Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
             Self::GoClient => "SIDEGATE_TEST_GO_CLIENT",
             Self::SpiffeHelper => "SIDEGATE_TEST_SPIFFE_HELPER",
+            Self::Strace => "SIDEGATE_TEST_STRACE",
+            Self::Mount => "SIDEGATE_TEST_MOUNT",
         }
     }
 
@@ -46,6 +52,8 @@ impl Tool {
             Self::Setpriv => "setpriv",
             Self::GoClient => "spiffe-client",
             Self::SpiffeHelper => "spiffe-helper",
+            Self::Strace => "strace",
+            Self::Mount => "mount",
         }
     }
 }

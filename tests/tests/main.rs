@@ -11,6 +11,7 @@ mod authority;
 mod bad_input;
 mod component;
 mod envoy;
+mod faults;
 mod go_spiffe;
 mod jwt;
 mod mtls;

@@ -215,7 +215,7 @@ async fn envoy_stat(envoy: &Arc<Envoy>, name: &str) -> u64 {
 }
 
 /// The three files of one generation, unless that generation was just replaced.
-fn read_together(folder: &Path) -> Option<[String; 3]> {
+pub(crate) fn read_together(folder: &Path) -> Option<[String; 3]> {
     let resolved = fs::canonicalize(folder.join("svid.pem")).ok()?;
     let resolved = resolved.parent().expect("it is in a folder");
     let read = |name: &str| match fs::read_to_string(resolved.join(name)) {

@@ -69,6 +69,18 @@ pub(crate) fn provide() -> Vec<Tool> {
             path: go::spiffe_helper(),
             advice: GO_ADVICE,
         },
+        Tool {
+            variable: "SIDEGATE_TEST_STRACE",
+            name: "strace",
+            path: on_path("strace"),
+            advice: "apt-get install strace",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_MOUNT",
+            name: "mount",
+            path: on_path("mount"),
+            advice: "apt-get install mount; the tests that use it run as root",
+        },
     ]
 }
 
