@@ -123,6 +123,10 @@ impl Instance {
             identities.clone(),
             Arc::clone(&clock),
             proxy.health(),
+            {
+                let source = Arc::clone(&plane.source);
+                move || source.failing()
+            },
         ));
         let admin_address = admin.address();
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
@@ -132,7 +136,7 @@ impl Instance {
         }
         let server = AdminServer::new(Arc::clone(&plane.source), || serde_json::Value::Null);
         tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));
-        let incoming = UnixListenerStream::new(socket.listener()?);
+        let incoming = UnixListenerStream::new(socket.listener()?, plane.metrics.clone());
         let services = services::serve(plane, identities, clock, incoming, stop.clone());
         let stopped = stop.clone();
         tasks.spawn(async move {

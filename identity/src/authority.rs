@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::CertificateDer;
 use spiffe::TrustDomain;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
@@ -91,7 +91,17 @@ impl EmbeddedAuthority {
                 slots: RwLock::new(slots),
             },
         };
-        authority.advance(now)?;
+        if let Err(error) = authority.advance(now) {
+            // Such as a full disk: what is there signs for as long as it can.
+            if !authority.can_sign(now) {
+                return Err(error);
+            }
+            let (code, error) = (error.code(), crate::chain(&error));
+            error!(
+                code,
+                error, "the authority is not renewed; it signs for as long as it can"
+            );
+        }
         let trust_domain = &authority.trust_domain;
         if known.is_empty() {
             info!(%trust_domain, "a new CA is made: peers need its bundle");
@@ -242,6 +252,11 @@ impl EmbeddedAuthority {
             key,
             validity,
         )?)
+    }
+
+    fn can_sign(&self, now: SystemTime) -> bool {
+        let signer = self.signer();
+        signer.is_ok_and(|Signer { signer, .. }| signer.validity.contains(now))
     }
 
     fn signer(&self) -> Result<Signer, AuthorityError> {

@@ -3,33 +3,103 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 /// Replaces a file by way of a temporary one beside it: write, sync, rename, sync the directory.
 ///
 /// The file is readable by its owner only.
 ///
 /// # Errors
-/// Any failure leaves the old file as it was.
+/// Any failure leaves the old file as it was. Only if the last step fails, and then putting the old
+/// one back fails too, is the new one there.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = temporary(path)?;
+    let before = match fs::read(path) {
+        Ok(content) => Some(Zeroizing::new(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    exchange(&temporary, path, content)?;
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    if synced.is_err() {
+        // The new file is there, but might not be after a power failure: nobody may count on it.
+        let _ = match before {
+            Some(before) => exchange(&temporary, path, &before),
+            None => fs::remove_file(path),
+        };
+    }
+    synced
+}
+
+fn exchange(temporary: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let exchanged = write(temporary, content).and_then(|()| fs::rename(temporary, path));
+    exchanged.inspect_err(|_| {
+        // Where this fails, the next attempt begins with it.
+        let _ = fs::remove_file(temporary);
+    })
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn temporary(path: &Path) -> io::Result<PathBuf> {
     let mut name = path
         .file_name()
         .ok_or(io::ErrorKind::InvalidInput)?
         .to_owned();
     name.push(".new");
-    let temporary = directory.join(name);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    Ok(path.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(directory)?.sync_all()
+
+    #[test]
+    fn a_file_is_made_and_replaced_and_nothing_else_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for content in ["one", "two"] {
+            replace(&path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(names(directory.path()), ["file"]);
+        }
+    }
+
+    #[test]
+    fn a_failure_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        replace(&path, b"one").unwrap();
+        // Neither can be removed as a file.
+        fs::create_dir(directory.path().join("file.new")).unwrap();
+        assert!(replace(&path, b"two").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(names(directory.path()), ["file", "file.new"]);
+        let fresh = directory.path().join("nowhere/file");
+        assert!(replace(&fresh, b"one").is_err());
+    }
 }

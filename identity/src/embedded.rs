@@ -63,6 +63,8 @@ struct Held {
     svids: Vec<HeldSvid>,
     bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
     jwt_bundles: BTreeMap<TrustDomain, Arc<JwtBundle>>,
+    /// What cannot be done now, and is tried again.
+    failing: Vec<String>,
 }
 
 struct HeldSvid {
@@ -92,6 +94,7 @@ impl EmbeddedSource {
             registry,
             federated,
             svids: Vec::new(),
+            failing: Vec::new(),
         };
         for (trust_domain, bundle) in held.federated.all() {
             let Verifying { x509, jwt } = federation::verifying(trust_domain, bundle)?;
@@ -152,14 +155,39 @@ impl EmbeddedSource {
         let now = self.clock.now();
         let mut held = self.held();
         let own = self.authority.trust_domain();
-        let mut changed = replace(self.advance_x509(now), own, &mut held.bundles);
-        changed |= replace(self.advance_jwt(now), own, &mut held.jwt_bundles);
+        let (x509, jwt) = (self.advance_x509(now), self.advance_jwt(now));
+        let failed = [x509.as_ref().err(), jwt.as_ref().err()];
+        self.report(&mut held, failed.into_iter().flatten());
+        let mut changed = replace(x509, own, &mut held.bundles);
+        changed |= replace(jwt, own, &mut held.jwt_bundles);
         changed |= self.renew(&mut held, now, |svid| {
             svid.due <= now + BATCH || !svid.issued.svid.validity().contains(now)
         });
         if changed {
             self.publish(&held);
         }
+    }
+
+    /// Keeps what fails, to be shown, and logs what did not fail before. It is tried again each
+    /// second; until then the authority stays as it was.
+    fn report<'a>(&self, held: &mut Held, failed: impl Iterator<Item = &'a EmbeddedError>) {
+        let mut failing = Vec::new();
+        for failure in failed {
+            let (code, error) = (failure.code(), chain(failure));
+            self.metrics.authority_failed();
+            let failing_now = format!("the authority is not renewed: {error} [{code}]");
+            if !held.failing.contains(&failing_now) {
+                error!(
+                    code,
+                    error, "the authority is not renewed; it signs for as long as it can"
+                );
+            }
+            failing.push(failing_now);
+        }
+        if failing.is_empty() && !held.failing.is_empty() {
+            info!("the authority is renewed again");
+        }
+        held.failing = failing;
     }
 
     /// Renews the SVIDs that `is_due` chooses, and says whether there were any. One that cannot be
@@ -179,7 +207,8 @@ impl EmbeddedSource {
                         code = failure.code(),
                         error = chain(&failure),
                         spiffe_id = %svid.issued.entry.spiffe_id(),
-                        "the SVID is not renewed; the old one stays in use",
+                        expires = ?svid.issued.svid.validity().not_after,
+                        "the SVID is not renewed; the old one is in use until it expires",
                     );
                 }
             }
@@ -254,8 +283,7 @@ impl Held {
     }
 }
 
-/// Puts a new bundle in the place of the one before, and says whether there is one. What fails is
-/// tried again; until then the authority stays as it was.
+/// Puts a new bundle in the place of the one before, and says whether there is one.
 fn replace<B>(
     advanced: Result<Option<B>, EmbeddedError>,
     trust_domain: &TrustDomain,
@@ -267,12 +295,7 @@ fn replace<B>(
             bundles.insert(trust_domain.clone(), Arc::new(bundle));
             true
         }
-        Ok(None) => false,
-        Err(failure) => {
-            let (code, error) = (failure.code(), chain(&failure));
-            error!(code, error, "the authority is not renewed");
-            false
-        }
+        Ok(None) | Err(_) => false,
     }
 }
 

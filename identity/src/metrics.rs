@@ -19,6 +19,8 @@ pub struct IdentityMetrics {
     expiry: Family<SpiffeIdLabel, Gauge<f64, AtomicU64>>,
     streams: Family<StreamLabel, Gauge>,
     attestations: Family<ResultLabel, Counter>,
+    authority_failures: Counter,
+    refused_connections: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +69,16 @@ impl IdentityMetrics {
             "Attestations of callers of the Workload API's socket",
             metrics.attestations.clone(),
         );
+        registry.register(
+            "authority_renewal_failures",
+            "Attempts to renew an authority that failed; each second until one succeeds",
+            metrics.authority_failures.clone(),
+        );
+        registry.register(
+            "workload_api_connections_refused",
+            "Connections to the Workload API's socket that were one too many of their user",
+            metrics.refused_connections.clone(),
+        );
         metrics
     }
 
@@ -87,6 +99,14 @@ impl IdentityMetrics {
     pub(crate) fn withdrawn(&self, spiffe_id: &SpiffeId) {
         let spiffe_id = spiffe_id.to_string();
         self.expiry.remove(&SpiffeIdLabel { spiffe_id });
+    }
+
+    pub(crate) fn authority_failed(&self) {
+        self.authority_failures.inc();
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.refused_connections.inc();
     }
 
     pub(crate) fn rotation_failed(&self) {

@@ -45,6 +45,8 @@ pub(super) struct Health {
     identities: watch::Receiver<Arc<Identities>>,
     clock: Arc<dyn Clock>,
     workers_run: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What is not well, and does not keep traffic away yet.
+    failing: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     draining: AtomicBool,
 }
 
@@ -64,11 +66,13 @@ impl Health {
         identities: watch::Receiver<Arc<Identities>>,
         clock: Arc<dyn Clock>,
         workers_run: impl Fn() -> bool + Send + Sync + 'static,
+        failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
     ) -> Self {
         Self {
             identities,
             clock,
             workers_run: Box::new(workers_run),
+            failing: Box::new(failing),
             draining: AtomicBool::new(false),
         }
     }
@@ -248,7 +252,11 @@ async fn answer(
     Ok(match request.uri().path() {
         "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => match pages.health.missing().as_slice() {
-            [] => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            [] => {
+                let warnings = (pages.health.failing)().into_iter();
+                let warnings: String = warnings.map(|line| format!("warning: {line}\n")).collect();
+                page(StatusCode::OK, TEXT, format!("ok\n{warnings}"))
+            }
             missing => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,

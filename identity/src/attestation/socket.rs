@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::authority::AuthorityFilter;
 use super::unix::Caller;
+use crate::metrics::IdentityMetrics;
 
 /// More connections at once are turned away, so that one user cannot take all descriptors.
 const MAX_CONNECTIONS_OF_A_USER: usize = 256;
@@ -38,6 +39,7 @@ pub struct UnixPeer {
 pub struct UnixListenerStream {
     listener: UnixListener,
     connections: Arc<Mutex<HashMap<u32, usize>>>,
+    metrics: IdentityMetrics,
     /// Set after a failure, until accepting is tried again.
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -51,10 +53,11 @@ struct Counted {
 
 impl UnixListenerStream {
     /// Accepts on a bound socket.
-    pub fn new(listener: UnixListener) -> Self {
+    pub fn new(listener: UnixListener, metrics: IdentityMetrics) -> Self {
         Self {
             listener,
             connections: Arc::default(),
+            metrics,
             pause: None,
         }
     }
@@ -120,11 +123,15 @@ impl Stream for UnixListenerStream {
                             _counted: counted,
                         })));
                     }
-                    None => debug!(
-                        code = "SG0133",
-                        uid = caller.uid(),
-                        "a caller is turned away: its user has too many connections",
-                    ),
+                    None => {
+                        // Counted, and no line for each: the caller could fill the log.
+                        self.metrics.connection_refused();
+                        debug!(
+                            code = "SG0133",
+                            uid = caller.uid(),
+                            "a caller is turned away: its user has too many connections",
+                        );
+                    }
                 },
                 Err(error) => {
                     warn!(code = "SG0131", %error, "a caller is turned away: the kernel does not say who it is");

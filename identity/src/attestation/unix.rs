@@ -162,6 +162,8 @@ fn attest(caller: &Caller, hashes: &ExecutableHashes) -> Result<Vec<Selector>, A
                 }
             }
         }
+        // It is ending; what of it can still be read is not all that it was.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(AttestError::Gone),
         Err(error) => debug!(pid = caller.pid, %error, "the executable's path is hidden"),
     }
     if caller.is_alive() {

@@ -123,6 +123,11 @@ impl EmbeddedSource {
         Ok(())
     }
 
+    /// What cannot be done now, such as renewing an authority; it is tried again each second.
+    pub fn failing(&self) -> Vec<String> {
+        self.held().failing.clone()
+    }
+
     /// The authorities and their phases.
     pub fn authorities(&self) -> Authorities {
         Authorities {

@@ -11,6 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
 use spiffe::{SpiffeId, TrustDomain};
+use tracing::error;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -158,7 +159,18 @@ impl JwtAuthority {
             trust_domain,
             keys: RwLock::new(keys),
         };
-        authority.advance(now)?;
+        if let Err(error) = authority.advance(now) {
+            // Such as a full disk: the key that is there signs for as long as it can.
+            let keys = authority.keys();
+            if !slots::active(&keys).is_some_and(|key| key.validity.contains(now)) {
+                return Err(error);
+            }
+            let (code, error) = (error.code(), crate::chain(&error));
+            error!(
+                code,
+                error, "the JWT keys are not renewed; the old one signs for as long as it can"
+            );
+        }
         Ok(authority)
     }
 
