@@ -337,3 +337,6 @@ fn renewal(svid: &X509Svid, now: SystemTime) -> SystemTime {
         .unwrap_or(Duration::ZERO);
     now + left.mul_f64(rand::random_range(0.45..=0.55)).max(SHORTEST)
 }
+
+#[cfg(test)]
+mod tests;
