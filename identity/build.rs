@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(folder.join("workload.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::workload_api::codec::CompactCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 use rustls::pki_types::CertificateDer;
 use spiffe::TrustDomain;
 use tracing::{error, info, warn};
@@ -62,6 +63,9 @@ pub struct Lifetimes {
     /// An SVID whose entry sets none.
     pub svid: Duration,
 }
+
+/// A new key of a leaf. Unlike `rcgen::KeyPair` it is not encoded, parsed and checked again.
+struct LeafKey(EcdsaKeyPair);
 
 /// What signs SVIDs, and what stands between it and the roots.
 struct Signer {
@@ -240,11 +244,11 @@ impl EmbeddedAuthority {
         if validity.not_after <= now {
             return Err(self.expired());
         }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let key = LeafKey::generate()?;
         let leaf: CertificateDer<'static> = template::leaf(entry, validity)?
-            .signed_by(&key, &signer.issuer()?)?
+            .signed_by(&key, &signer.issuer)?
             .into();
-        let key = Zeroizing::new(key.serialize_der());
+        let key = key.to_pkcs8()?;
         let chain = std::iter::once(leaf).chain(chain).collect();
         Ok(X509Svid::new(
             entry.spiffe_id().clone(),
@@ -319,6 +323,29 @@ impl EmbeddedAuthority {
     ) -> Result<Arc<SigningCertificate>, AuthorityError> {
         let (trust_domain, lifetimes) = (&self.trust_domain, self.lifetimes);
         Ok(Arc::new(intermediate(trust_domain, root, lifetimes, now)?))
+    }
+}
+
+impl LeafKey {
+    fn generate() -> Result<Self, rcgen::Error> {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
+        Ok(Self(key.map_err(|_| rcgen::Error::RingUnspecified)?))
+    }
+
+    fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, rcgen::Error> {
+        let document = self.0.to_pkcs8v1();
+        let document = document.map_err(|_| rcgen::Error::RingUnspecified)?;
+        Ok(Zeroizing::new(document.as_ref().to_vec()))
+    }
+}
+
+impl PublicKeyData for LeafKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 

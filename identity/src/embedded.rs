@@ -273,13 +273,13 @@ impl EmbeddedSource {
 
 impl Held {
     fn generation(&self, generation: u64, trust_domain: &TrustDomain) -> Identities {
-        Identities {
+        Identities::new(
             generation,
-            trust_domain: trust_domain.clone(),
-            issued: self.svids.iter().map(|svid| svid.issued.clone()).collect(),
-            bundles: self.bundles.clone(),
-            jwt_bundles: self.jwt_bundles.clone(),
-        }
+            trust_domain.clone(),
+            self.svids.iter().map(|svid| svid.issued.clone()).collect(),
+            self.bundles.clone(),
+            self.jwt_bundles.clone(),
+        )
     }
 }
 

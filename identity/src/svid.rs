@@ -1,6 +1,7 @@
 //! X.509-SVIDs and the bundles that verify them, as immutable values.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod identities;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,12 +11,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use spiffe::{SpiffeId, TrustDomain};
+use spiffe::SpiffeId;
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
-use crate::jwt::JwtBundle;
-use crate::selector::Selector;
+pub use identities::Identities;
 
 /// An X.509-SVID with its private key (X509-SVID.md section 2).
 pub struct X509Svid {
@@ -46,21 +46,6 @@ pub struct X509Bundle {
 #[derive(Debug, thiserror::Error)]
 #[error("a certificate of the bundle cannot serve as a root")]
 pub struct UnusableRoot(#[source] Box<dyn std::error::Error + Send + Sync>);
-
-/// One immutable generation of everything that a source holds.
-#[derive(Debug)]
-pub struct Identities {
-    /// Grows by one with each change.
-    pub generation: u64,
-    /// The source's own trust domain.
-    pub trust_domain: TrustDomain,
-    /// The SVID of each entry, in the order of the entries.
-    pub issued: Vec<Issued>,
-    /// X.509 bundles by trust domain, the own one among them.
-    pub bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
-    /// JWT bundles by trust domain, the own one among them.
-    pub jwt_bundles: BTreeMap<TrustDomain, Arc<JwtBundle>>,
-}
 
 /// An entry with the SVID that is now in use for it.
 #[derive(Debug, Clone)]
@@ -174,64 +159,6 @@ impl Validity {
     /// Whether `now` lies inside.
     pub fn contains(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
-    }
-}
-
-impl Identities {
-    /// The SVIDs to which a workload with these selectors is entitled, in the order of the entries.
-    pub fn entitled<'a>(
-        &'a self,
-        selectors: &'a [Selector],
-    ) -> impl Iterator<Item = &'a Issued> + 'a {
-        self.issued
-            .iter()
-            .filter(move |issued| issued.entry.matches(selectors))
-    }
-
-    /// The trust domains whose bundles belong to a workload with these entries: the own one, and
-    /// those that an entry federates with.
-    pub fn trusted_by<'a>(
-        &'a self,
-        entitled: impl IntoIterator<Item = &'a Issued>,
-    ) -> BTreeSet<&'a TrustDomain> {
-        let federated = entitled
-            .into_iter()
-            .flat_map(|issued| issued.entry.federates_with());
-        federated.chain([&self.trust_domain]).collect()
-    }
-
-    /// The SVID that is in use for an entry.
-    pub fn svid_of(&self, entry: &Entry) -> Option<&Arc<X509Svid>> {
-        self.issued
-            .iter()
-            .find(|issued| *issued.entry == *entry)
-            .map(|issued| &issued.svid)
-    }
-
-    /// The SVID of a SPIFFE ID; of several entries for it, the first one's.
-    pub fn svid(&self, id: &SpiffeId) -> Option<&Arc<X509Svid>> {
-        self.issued
-            .iter()
-            .find(|issued| issued.svid.id() == id)
-            .map(|issued| &issued.svid)
-    }
-
-    /// The bundle by which the workload of an entry verifies a trust domain's SVIDs: the own one, or
-    /// one that the entry federates with.
-    pub fn bundle_for(
-        &self,
-        entry: &Entry,
-        trust_domain: &TrustDomain,
-    ) -> Option<&Arc<X509Bundle>> {
-        let counts =
-            *trust_domain == self.trust_domain || entry.federates_with().contains(trust_domain);
-        let bundle = self.bundles.get(trust_domain);
-        bundle.filter(|_| counts)
-    }
-
-    /// The bundle of the source's own trust domain.
-    pub fn own_bundle(&self) -> Option<&Arc<X509Bundle>> {
-        self.bundles.get(&self.trust_domain)
     }
 }
 

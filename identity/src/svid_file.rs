@@ -179,7 +179,7 @@ impl SvidFile {
 
 impl Content {
     fn of(id: &SpiffeId, identities: &Identities) -> Option<Self> {
-        let mut issued = identities.issued.iter();
+        let mut issued = identities.issued().iter();
         let issued = issued.find(|issued| issued.svid.id() == id)?;
         let own = [&identities.trust_domain];
         let bundles = own

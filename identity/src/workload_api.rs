@@ -3,25 +3,26 @@
 //! Every message is the caller's full state. A stream stays open and a message follows each change
 //! that concerns the caller; when nothing is left for it, the stream ends with `PermissionDenied`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use spiffe::{SpiffeId, TrustDomain};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, info};
 
 use crate::attestation::{Caller, UnixAttestor};
 use crate::clock::Clock;
-use crate::jwt::{self, JwtCache};
+use crate::jwt::{self, JwtBundle, JwtCache};
 use crate::metrics::IdentityMetrics;
 use crate::selector::Selector;
 use crate::source::Issuer;
-use crate::svid::{Identities, Issued};
+use crate::svid::{Identities, Issued, X509Bundle};
 use proto::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 use proto::{
     JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse,
@@ -41,6 +42,7 @@ mod proto {
 }
 
 mod claims;
+mod codec;
 
 /// The descriptors of the API, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/workload.bin"));
@@ -61,6 +63,10 @@ pub struct WorkloadApi {
     metrics: IdentityMetrics,
 }
 
+/// What a stream's last message was made of. While it is the very same, nothing has changed.
+#[derive(Default)]
+struct Parts(Vec<Arc<dyn Any + Send + Sync>>);
+
 /// What a call says when it is turned away.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadApiError {
@@ -79,6 +85,9 @@ pub enum WorkloadApiError {
     /// The caller's entries do not allow the audience.
     #[error("no entry allows a JWT-SVID for this audience")]
     AudienceNotAllowed,
+    /// The caller's SVIDs are over, and could not be renewed in time.
+    #[error("the X.509-SVIDs have expired and cannot be renewed now")]
+    Expired,
     /// A token cannot be signed now.
     #[error("a JWT-SVID cannot be signed now")]
     CannotSign,
@@ -90,9 +99,9 @@ impl From<WorkloadApiError> for Status {
         match error {
             WorkloadApiError::SecurityHeaderMissing => Self::invalid_argument(message),
             WorkloadApiError::BadRequest(_) => Self::invalid_argument(message),
-            WorkloadApiError::AttestationFailed | WorkloadApiError::CannotSign => {
-                Self::unavailable(message)
-            }
+            WorkloadApiError::AttestationFailed
+            | WorkloadApiError::Expired
+            | WorkloadApiError::CannotSign => Self::unavailable(message),
             WorkloadApiError::NoIdentity | WorkloadApiError::AudienceNotAllowed => {
                 Self::permission_denied(message)
             }
@@ -191,49 +200,42 @@ impl WorkloadApi {
         })
     }
 
-    /// Sends `project`'s view now and after each change of it, until there is none.
-    fn stream<T, V>(
+    /// Sends the caller's state now and after each change of `parts`, until there is none.
+    fn stream<T: Send + 'static>(
         &self,
         method: &'static str,
-        project: impl Fn(&Identities) -> Option<(V, T)> + Send + 'static,
-    ) -> Result<Response<ResponseStream<T>>, Status>
-    where
-        T: Send + 'static,
-        V: PartialEq + Send + 'static,
-    {
+        selectors: Vec<Selector>,
+        parts: fn(&Identities, &[&Issued]) -> Parts,
+        message: fn(&Identities, &[&Issued], SystemTime) -> Result<T, WorkloadApiError>,
+    ) -> Result<Response<ResponseStream<T>>, Status> {
         let mut identities = self.identities.clone();
-        let first = project(&identities.borrow_and_update());
-        let Some((mut version, first)) = first else {
-            debug!(method, "a workload without an entry is turned away");
-            return Err(WorkloadApiError::NoIdentity.into());
-        };
-        let (sender, receiver) = mpsc::channel(1);
-        let guard = self.metrics.stream(method);
-        tokio::spawn(async move {
-            let _open = guard;
-            let mut next = Ok(first);
-            loop {
-                let last = next.is_err();
-                if sender.send(next).await.is_err() || last {
-                    return;
-                }
-                next = loop {
-                    tokio::select! {
-                        () = sender.closed() => return,
-                        changed = identities.changed() => if changed.is_err() { return },
-                    }
-                    match project(&identities.borrow_and_update()) {
-                        Some((seen, _)) if seen == version => {}
-                        Some((seen, message)) => {
-                            version = seen;
-                            break Ok(message);
-                        }
-                        None => break Err(WorkloadApiError::NoIdentity.into()),
-                    }
-                };
+        let clock = Arc::clone(&self.clock);
+        let mut sent = None;
+        let mut next = move |identities: &Identities| {
+            let entitled: Vec<_> = identities.entitled(&selectors).collect();
+            if entitled.is_empty() {
+                return Some(Err(WorkloadApiError::NoIdentity.into()));
             }
+            let parts = Some(parts(identities, &entitled));
+            if parts == sent {
+                return None;
+            }
+            sent = parts;
+            Some(message(identities, &entitled, clock.now()).map_err(Status::from))
+        };
+        let first = next(&identities.borrow_and_update());
+        if let Some(Err(status)) = first {
+            debug!(method, %status, "a workload is turned away");
+            return Err(status);
+        }
+        let open = self.metrics.stream(method);
+        // A response ends with the first error.
+        let changes = WatchStream::from_changes(identities).filter_map(move |identities| {
+            let _open = &open;
+            next(&identities)
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let stream = tokio_stream::iter(first).chain(changes);
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 
@@ -250,22 +252,13 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
         let selectors = self.attest(&request).await?;
-        self.stream("FetchX509SVID", move |identities| {
-            let entitled: Vec<_> = identities.entitled(&selectors).collect();
-            if entitled.is_empty() {
-                return None;
-            }
-            let trusted = identities.trusted_by(entitled.iter().copied());
-            let roots = trusted
-                .iter()
-                .filter_map(|trust_domain| identities.bundles.get(*trust_domain));
-            let version: Vec<_> = entitled
-                .iter()
-                .map(|issued| issued.svid.chain().to_vec())
-                .chain(roots.map(|bundle| bundle.roots().to_vec()))
-                .collect();
-            Some((version, svid_response(identities, &entitled)))
-        })
+        let parts = |identities: &Identities, entitled: &[&Issued]| {
+            Parts::default()
+                .and(entitled.iter().map(|issued| &issued.entry))
+                .and(entitled.iter().map(|issued| &issued.svid))
+                .and(x509_bundles(identities, entitled).map(|(_, bundle)| bundle))
+        };
+        self.stream("FetchX509SVID", selectors, parts, svid_response)
     }
 
     async fn fetch_x509_bundles(
@@ -273,19 +266,23 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         let selectors = self.attest(&request).await?;
-        self.stream("FetchX509Bundles", move |identities| {
-            let trusted = trusted(identities, &selectors)?;
-            let bundles: HashMap<_, _> = identities
-                .bundles
-                .iter()
-                .filter(|(trust_domain, _)| trusted.contains(trust_domain))
-                .map(|(trust_domain, bundle)| {
-                    (trust_domain.id_string(), concatenated(bundle.roots()))
+        let parts = |identities: &Identities, entitled: &[&Issued]| {
+            Parts::default().and(x509_bundles(identities, entitled).map(|(_, bundle)| bundle))
+        };
+        self.stream(
+            "FetchX509Bundles",
+            selectors,
+            parts,
+            |identities, entitled, _| {
+                let bundles = x509_bundles(identities, entitled);
+                Ok(X509BundlesResponse {
+                    crl: Vec::new(),
+                    bundles: bundles
+                        .map(|(name, bundle)| (name.id_string(), concatenated(bundle.roots())))
+                        .collect(),
                 })
-                .collect();
-            let crl = Vec::new();
-            Some((bundles.clone(), X509BundlesResponse { crl, bundles }))
-        })
+            },
+        )
     }
 
     async fn fetch_jwtsvid(
@@ -302,18 +299,22 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         let selectors = self.attest(&request).await?;
-        self.stream("FetchJWTBundles", move |identities| {
-            let trusted = trusted(identities, &selectors)?;
-            let bundles: HashMap<_, _> = identities
-                .jwt_bundles
-                .iter()
-                .filter(|(trust_domain, _)| trusted.contains(trust_domain))
-                .map(|(trust_domain, bundle)| {
-                    (trust_domain.id_string(), bundle.jwks().as_bytes().to_vec())
+        let parts = |identities: &Identities, entitled: &[&Issued]| {
+            Parts::default().and(jwt_bundles(identities, entitled).map(|(_, bundle)| bundle))
+        };
+        self.stream(
+            "FetchJWTBundles",
+            selectors,
+            parts,
+            |identities, entitled, _| {
+                let bundles = jwt_bundles(identities, entitled);
+                Ok(JwtBundlesResponse {
+                    bundles: bundles
+                        .map(|(name, bundle)| (name.id_string(), bundle.jwks().as_bytes().to_vec()))
+                        .collect(),
                 })
-                .collect();
-            Some((bundles.clone(), JwtBundlesResponse { bundles }))
-        })
+            },
+        )
     }
 
     async fn validate_jwtsvid(
@@ -322,16 +323,17 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
         let selectors = self.attest(&request).await?;
         let identities = Arc::clone(&self.identities.borrow());
-        let trusted = trusted(&identities, &selectors).ok_or(WorkloadApiError::NoIdentity)?;
+        let entitled: Vec<_> = identities.entitled(&selectors).collect();
+        if entitled.is_empty() {
+            return Err(WorkloadApiError::NoIdentity.into());
+        }
         let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
         if audience.is_empty() || svid.is_empty() {
             let text = "audience and svid must be specified".to_owned();
             return Err(WorkloadApiError::BadRequest(text).into());
         }
         let own = &identities.trust_domain;
-        let bundles = identities.jwt_bundles.iter();
-        let bundles = bundles
-            .filter(|(trust_domain, _)| trusted.contains(trust_domain))
+        let bundles = jwt_bundles(&identities, &entitled)
             .map(|(trust_domain, bundle)| (trust_domain.clone(), Arc::clone(bundle)))
             .collect();
         let valid = jwt::validate(&svid, &audience, &bundles, own)
@@ -340,6 +342,25 @@ impl SpiffeWorkloadApi for WorkloadApi {
             spiffe_id: valid.spiffe_id.to_string(),
             claims: Some(claims::to_struct(&valid.claims)),
         }))
+    }
+}
+
+impl Parts {
+    fn and<'a, T: Send + Sync + 'static>(
+        mut self,
+        parts: impl IntoIterator<Item = &'a Arc<T>>,
+    ) -> Self {
+        for part in parts {
+            self.0.push(Arc::<T>::clone(part));
+        }
+        self
+    }
+}
+
+impl PartialEq for Parts {
+    fn eq(&self, other: &Self) -> bool {
+        let pairs = || self.0.iter().zip(&other.0);
+        self.0.len() == other.0.len() && pairs().all(|(own, other)| Arc::ptr_eq(own, other))
     }
 }
 
@@ -357,24 +378,40 @@ impl<'a> Hints<'a> {
     }
 }
 
-/// Whose bundles the caller may have; `None` where no entry is for it.
-fn trusted<'a>(
+/// The X.509 bundles that a caller with these entries may have.
+fn x509_bundles<'a>(
     identities: &'a Identities,
-    selectors: &'a [Selector],
-) -> Option<BTreeSet<&'a TrustDomain>> {
-    let mut entitled = identities.entitled(selectors).peekable();
-    entitled.peek()?;
-    Some(identities.trusted_by(entitled))
+    entitled: &[&'a Issued],
+) -> impl Iterator<Item = (&'a TrustDomain, &'a Arc<X509Bundle>)> {
+    let trusted = identities.trusted_by(entitled.iter().copied());
+    let bundles = trusted.into_iter();
+    bundles.filter_map(|name| identities.bundles.get_key_value(name))
 }
 
-fn svid_response(identities: &Identities, entitled: &[&Issued]) -> X509svidResponse {
+/// The JWT bundles that a caller with these entries may have.
+fn jwt_bundles<'a>(
+    identities: &'a Identities,
+    entitled: &[&'a Issued],
+) -> impl Iterator<Item = (&'a TrustDomain, &'a Arc<JwtBundle>)> {
+    let trusted = identities.trusted_by(entitled.iter().copied());
+    let bundles = trusted.into_iter();
+    bundles.filter_map(|name| identities.jwt_bundles.get_key_value(name))
+}
+
+/// What has expired is not handed out; of the caller's SVIDs that may leave some, or none.
+fn svid_response(
+    identities: &Identities,
+    entitled: &[&Issued],
+    now: SystemTime,
+) -> Result<X509svidResponse, WorkloadApiError> {
     let own_bundle = identities
         .own_bundle()
         .map(|bundle| concatenated(bundle.roots()));
     let own_bundle = own_bundle.unwrap_or_default();
     let mut hints = Hints::default();
-    let svids = entitled
+    let svids: Vec<_> = entitled
         .iter()
+        .filter(|issued| now < issued.svid.validity().not_after)
         .map(|issued| X509svid {
             spiffe_id: issued.svid.id().to_string(),
             x509_svid: concatenated(issued.svid.chain()),
@@ -383,17 +420,18 @@ fn svid_response(identities: &Identities, entitled: &[&Issued]) -> X509svidRespo
             hint: hints.take(issued.entry.hint()),
         })
         .collect();
-    let trusted = identities.trusted_by(entitled.iter().copied());
-    let foreign = identities.bundles.iter().filter(|(trust_domain, _)| {
-        **trust_domain != identities.trust_domain && trusted.contains(trust_domain)
-    });
-    X509svidResponse {
+    if svids.is_empty() {
+        return Err(WorkloadApiError::Expired);
+    }
+    let federated = x509_bundles(identities, entitled)
+        .filter(|(trust_domain, _)| **trust_domain != identities.trust_domain);
+    Ok(X509svidResponse {
         svids,
         crl: Vec::new(),
-        federated_bundles: foreign
+        federated_bundles: federated
             .map(|(trust_domain, bundle)| (trust_domain.id_string(), concatenated(bundle.roots())))
             .collect(),
-    }
+    })
 }
 
 fn concatenated(certificates: &[CertificateDer<'_>]) -> Vec<u8> {

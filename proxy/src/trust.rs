@@ -59,11 +59,11 @@ fn trusts_the_same(known: &Identities, current: &Identities) -> bool {
             .values()
             .zip(current.bundles.values())
             .all(|(known, current)| Arc::ptr_eq(known, current));
-    let keeps_entries = known.issued.len() <= current.issued.len()
+    let keeps_entries = known.issued().len() <= current.issued().len()
         && known
-            .issued
+            .issued()
             .iter()
-            .zip(&current.issued)
+            .zip(current.issued())
             .all(|(known, current)| Arc::ptr_eq(&known.entry, &current.entry));
     same_bundles && keeps_entries
 }

@@ -1,9 +1,10 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask guests`.
+//! Developer commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask guests`.
 #![expect(
     clippy::print_stdout,
     reason = "what a developer's command does is told on standard output"
 )]
 
+mod bench;
 mod guests;
 #[cfg(test)]
 mod house;
@@ -30,6 +31,11 @@ enum Command {
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
     },
+    /// Measure what the release binary costs
+    Bench {
+        #[command(subcommand)]
+        plane: Plane,
+    },
     /// Rebuild the WebAssembly components of guests/
     Guests {
         /// Only check that the committed components are those of the committed sources
@@ -38,9 +44,22 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Plane {
+    /// Signing, the Workload API's fetches, and its open streams
+    Identity {
+        /// Options of the bench, such as `-o json` or `--only signing`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test { only } => test::run_all(only.as_deref()),
+        Command::Bench {
+            plane: Plane::Identity { options },
+        } => bench::identity(&options),
         Command::Guests { check } => guests::run(check),
     }
 }

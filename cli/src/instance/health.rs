@@ -87,7 +87,7 @@ impl Health {
         let now = self.clock.now();
         let identities = self.identities.borrow();
         let expired = identities
-            .issued
+            .issued()
             .iter()
             .filter(|issued| !issued.svid.validity().contains(now))
             .map(|issued| format!("identity: the SVID of {} has expired", issued.svid.id()));

@@ -62,7 +62,7 @@ impl Brought {
             .first()
             .ok_or_else(|| refused(&files.certificate, "it holds no certificate"))?;
         let key = private_key(&files.key, &refused)?;
-        let signing = SigningCertificate::new(first.clone(), key)
+        let signing = SigningCertificate::read(first.clone(), key)
             .map_err(|problem| refused(&files.certificate, &problem))?;
         let named = signing.spiffe_id();
         let named = named.map_err(|problem| refused(&files.certificate, &problem))?;

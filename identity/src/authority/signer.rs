@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::KeyPair;
+use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -14,13 +14,28 @@ use crate::svid::Validity;
 /// A certificate that signs others, with its key.
 pub(super) struct SigningCertificate {
     pub(super) certificate: CertificateDer<'static>,
-    pub(super) key: KeyPair,
+    /// Its name and key, as they go into what it signs.
+    pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) validity: Validity,
 }
 
 impl SigningCertificate {
-    /// Puts a certificate and its key together.
-    pub(super) fn new(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, String> {
+    /// Puts a certificate and its own key together.
+    pub(super) fn new(
+        certificate: CertificateDer<'static>,
+        key: KeyPair,
+        validity: Validity,
+    ) -> Result<Self, rcgen::Error> {
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self {
+            certificate,
+            issuer,
+            validity,
+        })
+    }
+
+    /// Puts together what somebody wrote.
+    pub(super) fn read(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, String> {
         let parsed = parse(&certificate)?;
         let certified = parsed.public_key().subject_public_key.data.as_ref();
         if certified != rcgen::PublicKeyData::der_bytes(&key) {
@@ -30,15 +45,7 @@ impl SigningCertificate {
             not_before: moment(parsed.validity().not_before.timestamp()),
             not_after: moment(parsed.validity().not_after.timestamp()),
         };
-        Ok(Self {
-            certificate,
-            key,
-            validity,
-        })
-    }
-
-    pub(super) fn issuer(&self) -> Result<rcgen::Issuer<'static, &KeyPair>, rcgen::Error> {
-        rcgen::Issuer::from_ca_cert_der(&self.certificate, &self.key)
+        Self::new(certificate, key, validity).map_err(|error| error.to_string())
     }
 
     /// The subject key identifier, hex, or a digest where the certificate has none.

@@ -63,7 +63,9 @@ pub(super) fn store(path: &Path, slots: &[Slot<Authority>]) -> Result<(), Author
                 added.map_err(|error| damaged(path, error.to_string()))?;
             }
             content.push_str(&pem::encode_config(&block, encoding::line_feeds()));
-            content.push_str(&encoding::private_key_pem(signer.key.serialized_der()));
+            content.push_str(&encoding::private_key_pem(
+                signer.issuer.key().serialized_der(),
+            ));
         }
     }
     durable::replace(path, content.as_bytes()).map_err(|source| AuthorityError::File {
@@ -162,5 +164,5 @@ fn signer(certificate: &pem::Pem, key: &pem::Pem) -> Result<SigningCertificate, 
         ));
     }
     let key = KeyPair::try_from(key.contents()).map_err(|error| error.to_string())?;
-    SigningCertificate::new(certificate.contents().to_vec().into(), key)
+    SigningCertificate::read(certificate.contents().to_vec().into(), key)
 }

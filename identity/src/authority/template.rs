@@ -20,11 +20,7 @@ pub(super) fn root(
     let name = format!("Sidegate root {:08x}", rand::random::<u32>());
     let params = signing(trust_domain, &name, 1, validity)?;
     let certificate = params.self_signed(&key)?.into();
-    Ok(SigningCertificate {
-        certificate,
-        key,
-        validity,
-    })
+    SigningCertificate::new(certificate, key, validity)
 }
 
 /// A new key and an intermediate for it, signed by the root.
@@ -36,12 +32,8 @@ pub(super) fn intermediate(
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = signing(trust_domain, "Sidegate intermediate", 0, validity)?;
     params.use_authority_key_identifier_extension = true;
-    let certificate = params.signed_by(&key, &root.issuer()?)?.into();
-    Ok(SigningCertificate {
-        certificate,
-        key,
-        validity,
-    })
+    let certificate = params.signed_by(&key, &root.issuer)?.into();
+    SigningCertificate::new(certificate, key, validity)
 }
 
 /// The leaf of an entry's X.509-SVID.

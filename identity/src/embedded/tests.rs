@@ -49,7 +49,7 @@ impl Stage {
     }
 
     fn svid(&self) -> Arc<X509Svid> {
-        Arc::clone(&self.identities().issued[0].svid)
+        Arc::clone(&self.identities().issued()[0].svid)
     }
 
     /// Whether an SVID verifies now, as a peer sees it.
@@ -132,7 +132,7 @@ fn a_clock_that_stands_at_or_past_an_expiry_ends_in_good_svids() {
         assert!(!stage.is_good(&before), "{lifetime:?}");
         assert!(stage.is_good(&stage.svid()), "{lifetime:?}");
         let restarted = open(stage.directory.path(), &stage.clock);
-        let svid = Arc::clone(&restarted.sender.borrow().issued[0].svid);
+        let svid = Arc::clone(&restarted.sender.borrow().issued()[0].svid);
         assert!(stage.is_good(&svid), "{lifetime:?}, after a restart");
     }
 }
@@ -174,7 +174,7 @@ fn an_authority_that_cannot_be_written_is_opened_while_it_can_sign() {
     // Within the time of the JWT key, past half of it.
     *stage.clock.0.lock().unwrap() += 13 * HOUR;
     let restarted = open(stage.directory.path(), &stage.clock);
-    let svid = Arc::clone(&restarted.sender.borrow().issued[0].svid);
+    let svid = Arc::clone(&restarted.sender.borrow().issued()[0].svid);
     assert!(stage.is_good(&svid));
 }
 

@@ -75,13 +75,8 @@ fn verifier(bundles: &[(&str, &Authority)]) -> SpiffeVerifier {
             (TrustDomain::new(name).unwrap(), Arc::new(bundle))
         })
         .collect();
-    let identities = Identities {
-        generation: 1,
-        trust_domain: TrustDomain::new("one.test").unwrap(),
-        issued: Vec::new(),
-        bundles,
-        jwt_bundles: BTreeMap::new(),
-    };
+    let own = TrustDomain::new("one.test").unwrap();
+    let identities = Identities::new(1, own, Vec::new(), bundles, BTreeMap::new());
     let (_, receiver) = watch::channel(Arc::new(identities));
     SpiffeVerifier::new(
         own_entry(),
@@ -298,17 +293,10 @@ fn an_svid_counts_only_in_its_time_and_not_after_its_trust_domain_is_withdrawn()
             "{found}"
         );
     }
-    let mut identities = Identities {
-        generation: 2,
-        trust_domain: TrustDomain::new("one.test").unwrap(),
-        issued: Vec::new(),
-        bundles: BTreeMap::new(),
-        jwt_bundles: BTreeMap::new(),
-    };
+    let own = TrustDomain::new("one.test").unwrap();
     let empty = Arc::new(X509Bundle::new(Vec::new()).unwrap());
-    identities
-        .bundles
-        .insert(identities.trust_domain.clone(), empty);
+    let bundles = BTreeMap::from([(own.clone(), empty)]);
+    let identities = Identities::new(2, own, Vec::new(), bundles, BTreeMap::new());
     let (_, receiver) = watch::channel(Arc::new(identities));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let withdrawn = SpiffeVerifier::new(own_entry(), receiver, provider);
