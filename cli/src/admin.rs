@@ -18,6 +18,7 @@
 mod client;
 mod documents;
 mod server;
+mod status;
 
 pub(crate) use client::AdminClient;
 pub(crate) use documents::{
@@ -25,6 +26,9 @@ pub(crate) use documents::{
     Selected, rfc3339,
 };
 pub(crate) use server::AdminServer;
+pub(crate) use status::{
+    ComponentStatus, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus,
+};
 
 /// The socket's name in the state directory.
 pub(crate) const SOCKET: &str = "admin.sock";

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod identity;
 mod svid;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sidegate_identity::TrustDomain;
 
 use crate::config::upstream_authority;
+pub(crate) use check::CheckArguments;
 pub(crate) use identity::{
     AuthorityArguments, AuthorityName, BundleCommand, BundleDeleteArguments, BundleSetArguments,
     BundleShowArguments, CreateArguments, EntryArguments, EntryCommand, IdentityCommand,
@@ -38,6 +40,7 @@ pub(crate) enum Command {
     Up(UpArguments),
     /// Start what a configuration file says
     Run(RunArguments),
+    Check(CheckArguments),
     /// Registration entries and authorities of a running instance
     #[command(subcommand)]
     Identity(IdentityCommand),

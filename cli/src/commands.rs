@@ -1,5 +1,6 @@
 //! What a user can say.
 
+mod check;
 mod identity;
 mod run;
 mod svid;
@@ -53,6 +54,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<bool, Failure> {
     match arguments.command {
         Command::Up(arguments) => up::execute(arguments)?,
         Command::Run(arguments) => run::execute(&arguments)?,
+        Command::Check(arguments) => return check::execute(&arguments),
         Command::Identity(command) => identity::execute(&command)?,
         Command::Svid(command) => return svid::execute(&command),
     }

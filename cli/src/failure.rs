@@ -25,9 +25,9 @@ pub(crate) enum Failure {
 /// A message with its code, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Reason {
-    code: Cow<'static, str>,
-    message: String,
-    help: Option<String>,
+    pub(crate) code: Cow<'static, str>,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
 }
 
 impl Failure {

@@ -9,12 +9,14 @@
 //! What fails, fails before anything is served.
 
 mod components;
+mod examine;
 mod health;
 mod identity;
 mod listeners;
 mod services;
 mod socket;
 mod state;
+mod status;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::source::SvidSource;
@@ -43,9 +45,11 @@ use crate::failure::Failure;
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
 use socket::BoundSocket;
+use status::Facts;
 
 pub(crate) use components::component_digest;
-pub(crate) use state::StateDirectory;
+pub(crate) use examine::examine;
+pub(crate) use state::{Found, StateDirectory};
 
 /// How long a reader of the access log may take for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -65,7 +69,7 @@ pub(crate) struct Instance {
 }
 
 /// A listener as it is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ListenerStatus {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -105,7 +109,11 @@ impl Instance {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Failure::new(error.code(), &error))?;
         let (access_log, writer) = access_log(config)?;
-        let status = bound.iter().map(listeners::status).collect();
+        let status: Vec<_> = bound.iter().map(listeners::status).collect();
+        let served = bound
+            .iter()
+            .map(|listener| (listeners::status(listener), listener.tls.clone()))
+            .collect();
         let proxy = Proxy::start(ProxyConfig {
             listeners: bound,
             evaluators,
@@ -128,13 +136,26 @@ impl Instance {
                 move || source.failing()
             },
         ));
+        let facts = Facts {
+            source: Arc::clone(&plane.source),
+            clock: Arc::clone(&clock),
+            health: Arc::clone(&health),
+            brought: config.identity.embedded.brought.clone(),
+            policy: status::policy(config, &policy),
+            listeners: served,
+            components: components::status(&components),
+            workload_socket: socket.endpoint(),
+            admin: admin.address(),
+        };
         let admin_address = admin.address();
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
         for file in files {
             tasks.spawn(SvidFile::run(file, identities.clone(), stop.clone()));
         }
-        let server = AdminServer::new(Arc::clone(&plane.source), || serde_json::Value::Null);
+        let server = AdminServer::new(Arc::clone(&plane.source), move || {
+            serde_json::to_value(facts.status()).unwrap_or_default()
+        });
         tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));
         let incoming = UnixListenerStream::new(socket.listener()?, plane.metrics.clone());
         let services = services::serve(plane, identities, clock, incoming, stop.clone());
@@ -204,7 +225,7 @@ impl Instance {
 
     /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it.
     pub(crate) fn workload_socket(&self) -> String {
-        format!("unix://{}", self.socket.path().display())
+        self.socket.endpoint()
     }
 
     /// The state directory, absolute.

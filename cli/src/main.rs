@@ -5,6 +5,7 @@
 
 mod admin;
 mod arguments;
+mod check;
 mod commands;
 mod config;
 mod failure;

@@ -11,7 +11,7 @@ mod signer;
 mod state;
 mod template;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,7 @@ use state::Authority;
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Certificates count from a little before they are made, for peers whose clocks are behind.
-const BACKDATE: Duration = Duration::from_secs(10);
+pub const BACKDATE: Duration = Duration::from_secs(10);
 
 /// The authority of one trust domain.
 pub struct EmbeddedAuthority {
@@ -117,6 +117,17 @@ impl EmbeddedAuthority {
             );
         }
         Ok(authority)
+    }
+
+    /// The roots that are kept in `path`, without changing anything; none where there is no file.
+    ///
+    /// # Errors
+    /// When the file that is there cannot be used.
+    pub fn examine(
+        path: &Path,
+        trust_domain: &TrustDomain,
+    ) -> Result<Vec<AuthorityStatus>, AuthorityError> {
+        Ok(slots::status(&state::load(path, trust_domain)?))
     }
 
     /// Takes a root, or an intermediate with its chain, from files.

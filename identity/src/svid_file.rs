@@ -95,6 +95,25 @@ impl SvidFile {
             })
     }
 
+    /// Looks at the directory as [`SvidFile::write`] would, without changing anything. One that is
+    /// not there is fine where it can be made.
+    ///
+    /// # Errors
+    /// When nothing would be written to it.
+    pub fn examine(&self) -> Result<(), SvidFileError> {
+        let looked = match self.look() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = std::path::absolute(&self.directory);
+                path.and_then(|path| fs::metadata(path.parent().unwrap_or(&path)).map(drop))
+            }
+            looked => looked,
+        };
+        looked.map_err(|source| SvidFileError::Write {
+            directory: self.directory.clone(),
+            source,
+        })
+    }
+
     /// Writes the files again after each change, and tells of it, until told to stop. Those that
     /// [`SvidFile::write`] wrote are told of first. What fails is tried again with what is the
     /// newest then.
@@ -146,6 +165,10 @@ impl SvidFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made,
         }
+        self.look()
+    }
+
+    fn look(&self) -> io::Result<()> {
         let metadata = fs::metadata(&self.directory)?;
         if metadata.uid() != geteuid().as_raw() {
             return Err(io::Error::other("the directory belongs to another user"));
@@ -327,5 +350,18 @@ mod tests {
         file.prepare().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
         assert!(file.prepare().is_err());
+        assert_eq!(file.examine().unwrap_err().code(), "SG0141");
+        let absent = directory.path().join("absent");
+        let absent = SvidFile {
+            directory: absent,
+            ..file
+        };
+        absent.examine().unwrap();
+        assert!(!absent.directory.exists());
+        let nowhere = SvidFile {
+            directory: absent.directory.join("a"),
+            ..absent
+        };
+        assert!(nowhere.examine().is_err());
     }
 }

@@ -85,20 +85,28 @@ impl BoundListener {
     /// # Errors
     /// When the address is taken or refused.
     pub fn bind(address: SocketAddr, workers: NonZeroUsize) -> Result<Self, BindError> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::Taken { address },
-            _ => BindError::Refused { address, source },
-        };
+        let failed = |source| BindError::new(address, source);
         // Sockets with SO_REUSEPORT would quietly share the port with another instance of the same
         // user: one without it finds out.
-        let probe = socket(address, false).map_err(failed)?;
+        let probe = listening(address, false).map_err(failed)?;
         let address = probe.local_addr().map_err(failed)?;
         drop(probe);
         let sockets = (0..workers.get())
-            .map(|_| socket(address, true))
+            .map(|_| listening(address, true))
             .collect::<io::Result<_>>()
             .map_err(failed)?;
         Ok(Self { address, sockets })
+    }
+
+    /// Finds out whether [`BoundListener::bind`] would succeed. Nothing is listened on.
+    ///
+    /// # Errors
+    /// When the address is taken or refused.
+    pub fn examine(address: SocketAddr) -> Result<(), BindError> {
+        let bound = socket(address, false);
+        bound
+            .map(drop)
+            .map_err(|source| BindError::new(address, source))
     }
 
     /// The address, with its real port.
@@ -112,6 +120,13 @@ impl BoundListener {
 }
 
 impl BindError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::Taken { address },
+            _ => Self::Refused { address, source },
+        }
+    }
+
     /// The stable diagnostic code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -121,14 +136,19 @@ impl BindError {
     }
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+fn listening(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = socket(address, shared)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -143,5 +163,10 @@ mod tests {
         assert_ne!(first.address().port(), 0);
         let second = BoundListener::bind(first.address(), two);
         assert_eq!(second.unwrap_err().code(), "SG0301");
+        let examined = BoundListener::examine(first.address());
+        assert_eq!(examined.unwrap_err().code(), "SG0301");
+        let address = first.address();
+        drop(first);
+        BoundListener::examine(address).unwrap();
     }
 }

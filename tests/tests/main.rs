@@ -9,6 +9,7 @@
 
 mod authority;
 mod bad_input;
+mod check;
 mod component;
 mod envoy;
 mod faults;

@@ -1,5 +1,6 @@
 //! Asking a running instance.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{Refusal, SOCKET};
+use super::{Refusal, SOCKET, Status};
 use crate::failure::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,6 +29,31 @@ impl AdminClient {
     pub(crate) fn new(state: &Path) -> Self {
         Self {
             socket: state.join(SOCKET),
+        }
+    }
+
+    /// Whether something serves the socket, or may. Only what clearly is not there is not there.
+    pub(crate) fn is_there(&self) -> bool {
+        match std::os::unix::net::UnixStream::connect(&self.socket) {
+            Ok(_) => true,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::ConnectionRefused
+            ),
+        }
+    }
+
+    /// Asks for everything that `check` shows.
+    pub(crate) async fn status(&self) -> Result<Status, Failure> {
+        let document: serde_json::Value = self.get("/v1/status").await?;
+        match document.get("schema").and_then(serde_json::Value::as_u64) {
+            Some(Status::SCHEMA) => serde_json::from_value(document)
+                .map_err(|error| self.unreachable(&error.to_string())),
+            _ => Err(self
+                .unreachable("its status is in a form that this version does not know")
+                .help("use the `sidegate` of the version that runs")),
         }
     }
 

@@ -84,6 +84,15 @@ impl Diagnostics {
         &self.list
     }
 
+    /// Each problem, with its place as `file:line:column` and as plain text.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&Diagnostic, String, String)> {
+        let renderer = Renderer::plain();
+        self.list.iter().map(move |diagnostic| {
+            let rendered = renderer.render(&[self.group(diagnostic)]);
+            (diagnostic, self.place(diagnostic), rendered)
+        })
+    }
+
     /// All problems as text for a terminal, with ANSI styles only where `color` is set.
     pub(crate) fn render(&self, color: bool) -> String {
         let renderer = if color {
@@ -100,6 +109,16 @@ impl Diagnostics {
             rendered.push('\n');
         }
         rendered
+    }
+
+    fn place(&self, diagnostic: &Diagnostic) -> String {
+        let start = diagnostic.span.as_ref().map(|span| span.start);
+        let Some(before) = start.and_then(|start| self.text.get(..start)) else {
+            return self.path.clone();
+        };
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+        format!("{}:{line}:{column}", self.path)
     }
 
     fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {

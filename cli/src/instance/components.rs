@@ -13,6 +13,7 @@ use sidegate_identity::selector::Selector;
 use sidegate_proxy::upstream::{ServiceFailure, UpstreamService};
 use tower::{ServiceExt, service_fn};
 
+use crate::admin::ComponentStatus;
 use crate::config::{self, Config, ConfigSource, Key};
 use crate::failure::Failure;
 
@@ -29,17 +30,25 @@ pub(super) fn load(
     source: Option<&ConfigSource>,
     registry: &mut Registry,
 ) -> Result<BTreeMap<String, Loaded>, Failure> {
+    let loaded = load_each(config, source, registry);
+    loaded.map(|(name, loaded)| Ok((name, loaded?))).collect()
+}
+
+/// Loads one component after another, with their names.
+pub(super) fn load_each(
+    config: &Config,
+    source: Option<&ConfigSource>,
+    registry: &mut Registry,
+) -> impl Iterator<Item = (String, Result<Loaded, Failure>)> {
     let metrics = HostMetrics::register(registry);
     let components = config.components.iter().enumerate();
-    components
-        .map(|(index, component)| {
-            let loaded = load_one(component, &metrics).map_err(|(code, error)| {
-                let key = Key::component(index).child("path");
-                super::refused(source, &key, code, error.as_ref())
-            })?;
-            Ok((component.name.clone(), loaded))
-        })
-        .collect()
+    components.map(move |(index, component)| {
+        let loaded = load_one(component, &metrics).map_err(|(code, error)| {
+            let key = Key::component(index).child("path");
+            super::refused(source, &key, code, error.as_ref())
+        });
+        (component.name.clone(), loaded)
+    })
 }
 
 /// `sha256:<hex>` of a component's file.
@@ -47,6 +56,17 @@ pub(crate) fn component_digest(path: &Path) -> Result<String, Failure> {
     read(path)
         .map(|bytes| digest(&bytes))
         .map_err(|(code, error)| Failure::new(code, error.as_ref()))
+}
+
+/// What to tell of loaded components.
+pub(super) fn status(components: &BTreeMap<String, Loaded>) -> Vec<ComponentStatus> {
+    let components = components.iter();
+    components
+        .map(|(name, loaded)| ComponentStatus {
+            name: name.clone(),
+            digest: loaded.digest().to_owned(),
+        })
+        .collect()
 }
 
 type Refusal = (&'static str, Box<dyn std::error::Error>);
@@ -101,6 +121,11 @@ fn load_one(config: &config::Component, metrics: &HostMetrics) -> Result<Loaded,
 }
 
 impl Loaded {
+    /// `sha256:<hex>` of its file.
+    pub(super) fn digest(&self) -> &str {
+        self.component.digest()
+    }
+
     /// The component as the proxy calls it.
     pub(super) fn upstream(&self) -> UpstreamService {
         let service = self.component.service();

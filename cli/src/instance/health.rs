@@ -16,17 +16,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use sidegate_identity::SpiffeId;
-use sidegate_identity::attestation::host_selectors;
 use sidegate_identity::clock::Clock;
 use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::{HandshakeProblem, ServerTls};
+use sidegate_proxy::BoundListener;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::Failure;
+use super::identity::host_entry;
+use crate::failure::{Failure, chain};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -83,7 +84,7 @@ impl Health {
     }
 
     /// What is missing; nothing when ready.
-    fn missing(&self) -> Vec<String> {
+    pub(super) fn missing(&self) -> Vec<String> {
         let now = self.clock.now();
         let identities = self.identities.borrow();
         let expired = identities
@@ -100,14 +101,21 @@ impl Health {
     }
 }
 
+/// Whether [`Admin::bind`] would succeed. Nothing is listened on.
+pub(super) fn examine(address: SocketAddr) -> Result<(), Failure> {
+    BoundListener::examine(address).map_err(|error| refused(address, &chain(&error)))
+}
+
+fn refused(address: SocketAddr, problem: &str) -> Failure {
+    Failure::message(
+        "SG0046",
+        format!("the admin server cannot listen on {address}: {problem}"),
+    )
+}
+
 impl Admin {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| {
-            Failure::message(
-                "SG0046",
-                format!("the admin server cannot listen on {address}: {error}"),
-            )
-        };
+        let failed = |error: std::io::Error| refused(address, &error.to_string());
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -189,16 +197,10 @@ impl Gate {
         clients: &[SpiffeId],
         identities: &watch::Receiver<Arc<Identities>>,
     ) -> Result<Self, Failure> {
-        let selectors = host_selectors();
-        let entry = identities
-            .borrow()
-            .entitled(&selectors)
-            .next()
-            .map(|issued| Arc::clone(&issued.entry));
-        let entry = entry.ok_or_else(|| {
-            let text = "no entry gives the host an identity, which `admin.clients` needs";
-            Failure::message("SG0042", text).help("add an entry with the selector `host:self`")
-        })?;
+        let entry = {
+            let generation = identities.borrow();
+            host_entry(generation.issued().iter().map(|issued| &issued.entry))?
+        };
         let tls = ServerTls::new(entry, identities.clone(), &["http/1.1"]);
         Ok(Self {
             tls: tls.map_err(|error| Failure::new("SG0042", &error))?,

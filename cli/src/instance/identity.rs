@@ -1,9 +1,12 @@
 //! The identity plane, put together.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use prometheus_client::registry::Registry;
-use sidegate_identity::attestation::UnixAttestor;
+use sidegate_identity::TrustDomain;
+use sidegate_identity::attestation::{UnixAttestor, host_selectors};
 use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::Clock;
 use sidegate_identity::embedded::EmbeddedSource;
@@ -59,6 +62,45 @@ pub(super) fn entries(
     })
 }
 
+/// The entries of the configuration, and those in the state directory that were made at run time.
+pub(super) fn entry_registry(
+    state: &Path,
+    trust_domain: &TrustDomain,
+    configured: Vec<Entry>,
+    now: SystemTime,
+) -> Result<EntryRegistry, Failure> {
+    let path = state.join("entries.json");
+    EntryRegistry::open(path, trust_domain.clone(), configured, now).map_err(|error| {
+        let failure = Failure::new(error.code(), &error);
+        match error.hint() {
+            Some(hint) => failure.help(hint),
+            None => failure,
+        }
+    })
+}
+
+/// The foreign bundles in the state directory.
+pub(super) fn federated(
+    state: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<FederatedBundles, Failure> {
+    let path = state.join("bundles.json");
+    FederatedBundles::open(path, trust_domain.clone())
+        .map_err(|error| Failure::new(error.code(), &error))
+}
+
+/// The entry by which the host has an identity of its own.
+pub(super) fn host_entry<'a>(
+    mut entries: impl Iterator<Item = &'a Arc<Entry>>,
+) -> Result<Arc<Entry>, Failure> {
+    let selectors = host_selectors();
+    let entry = entries.find(|entry| entry.matches(&selectors));
+    entry.map(Arc::clone).ok_or_else(|| {
+        let text = "no entry gives the host an identity, which `admin.clients` needs";
+        Failure::message("SG0042", text).help("add an entry with the selector `host:self`")
+    })
+}
+
 impl IdentityPlane {
     /// Opens the CA and mints the first SVIDs.
     pub(super) fn open(
@@ -91,22 +133,12 @@ impl IdentityPlane {
             now,
         )
         .map_err(|error| Failure::new(error.code(), &error))?;
-        let path = state.path().join("entries.json");
-        let registry =
-            EntryRegistry::open(path, trust_domain.clone(), entries, now).map_err(|error| {
-                let failure = Failure::new(error.code(), &error);
-                match error.hint() {
-                    Some(hint) => failure.help(hint),
-                    None => failure,
-                }
-            })?;
-        let path = state.path().join("bundles.json");
-        let federated = FederatedBundles::open(path, trust_domain.clone())
-            .map_err(|error| Failure::new(error.code(), &error))?;
+        let entries = entry_registry(state.path(), trust_domain, entries, now)?;
+        let federated = federated(state.path(), trust_domain)?;
         let source = EmbeddedSource::new(
             authority,
             jwt_authority,
-            registry,
+            entries,
             federated,
             Arc::clone(clock),
             metrics.clone(),

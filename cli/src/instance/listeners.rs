@@ -32,12 +32,14 @@ pub(super) fn bind(
     listeners
         .map(|(index, listener)| {
             let fronted = Fronted::of(listener, components)?;
-            let entry = fronted
-                .identity(listener, &identities.borrow())
-                .map_err(|error| {
+            let entry = {
+                let generation = identities.borrow();
+                let entries = generation.issued().iter().map(|issued| &issued.entry);
+                identity(listener, &fronted.selectors, entries).map_err(|error| {
                     let key = Key::listener(index).child("name");
                     super::refused(source, &key, error.code(), &error)
-                })?;
+                })?
+            };
             let tls = ServerTls::new(entry, identities.clone(), &["h2", "http/1.1"])
                 .map_err(|error| Failure::new("SG0042", &error))?;
             let bound = BoundListener::bind(listener.listen, workers).map_err(|error| {
@@ -72,7 +74,7 @@ struct Fronted {
 
 /// Why a listener has no identity.
 #[derive(Debug, thiserror::Error)]
-enum NoIdentity {
+pub(super) enum NoIdentity {
     #[error(
         "no entry gives the listener `{listener}` an identity: it needs the selector `{selector}`"
     )]
@@ -88,7 +90,7 @@ enum NoIdentity {
 }
 
 impl NoIdentity {
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::NoEntry { .. } => "SG0042",
             Self::NotEntitled { .. } => "SG0043",
@@ -117,31 +119,31 @@ impl Fronted {
             }
         }
     }
+}
 
-    /// The identity that the entries give it: the one asked for, or else the first.
-    fn identity(
-        &self,
-        listener: &Listener,
-        identities: &Identities,
-    ) -> Result<Arc<Entry>, NoIdentity> {
-        let selector = self.selectors.first().map(ToString::to_string);
-        let selector = selector.unwrap_or_default();
-        let listener_name = listener.name.clone();
-        let mut entitled = identities
-            .entitled(&self.selectors)
-            .map(|issued| Arc::clone(&issued.entry));
-        match &listener.spiffe_id {
-            Some(wanted) => entitled
-                .find(|entry| entry.spiffe_id() == wanted)
-                .ok_or_else(|| NoIdentity::NotEntitled {
-                    listener: listener_name,
-                    wanted: wanted.clone(),
-                    selector,
-                }),
-            None => entitled.next().ok_or(NoIdentity::NoEntry {
+/// The identity that the entries give what stands behind a listener: the one asked for, or else the
+/// first.
+pub(super) fn identity<'a>(
+    listener: &Listener,
+    selectors: &[Selector],
+    entries: impl Iterator<Item = &'a Arc<Entry>>,
+) -> Result<Arc<Entry>, NoIdentity> {
+    let selector = selectors.first().map(ToString::to_string);
+    let selector = selector.unwrap_or_default();
+    let listener_name = listener.name.clone();
+    let mut entitled = entries.filter(|entry| entry.matches(selectors));
+    match &listener.spiffe_id {
+        Some(wanted) => entitled
+            .find(|entry| entry.spiffe_id() == wanted)
+            .map(Arc::clone)
+            .ok_or_else(|| NoIdentity::NotEntitled {
                 listener: listener_name,
+                wanted: wanted.clone(),
                 selector,
             }),
-        }
+        None => entitled.next().map(Arc::clone).ok_or(NoIdentity::NoEntry {
+            listener: listener_name,
+            selector,
+        }),
     }
 }

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, eaccess};
+
 use crate::config::WorkloadApi;
 use crate::failure::Failure;
 
@@ -16,23 +18,21 @@ pub(super) struct BoundSocket {
     listener: UnixListener,
 }
 
+/// What is where a socket is to be.
+enum Place {
+    Free,
+    /// A socket that a dead process left behind.
+    Stale,
+    /// A socket that a process serves.
+    Served,
+}
+
 impl BoundSocket {
     /// Binds. A socket that a dead process left behind is replaced; anything else that is there is
     /// left alone.
     pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, Failure> {
         let path = resolve(path).map_err(|error| failed(path, &error))?;
-        let length = path.as_os_str().len();
-        if length > WorkloadApi::SOCKET_PATH_MAX {
-            return Err(Failure::message(
-                "SG0033",
-                format!(
-                    "the socket path {} has {length} bytes; a Unix socket's path has at most {}",
-                    path.display(),
-                    WorkloadApi::SOCKET_PATH_MAX
-                ),
-            )
-            .help("choose a state directory with a shorter path"));
-        }
+        short_enough(&path)?;
         clear(&path)?;
         let listener = UnixListener::bind(&path).map_err(|error| failed(&path, &error))?;
         listener
@@ -42,8 +42,24 @@ impl BoundSocket {
         Ok(Self { path, listener })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Looks for what would hinder [`BoundSocket::bind`], without changing anything. `served` are
+    /// the sockets of the instance that is to be replaced.
+    pub(super) fn examine(path: &Path, served: &[PathBuf]) -> Result<(), Failure> {
+        let path = resolve(path).map_err(|error| failed(path, &error))?;
+        short_enough(&path)?;
+        let is_ours = |served: &PathBuf| resolve(served).is_ok_and(|served| served == path);
+        match look(&path)? {
+            Place::Served if !served.iter().any(is_ours) => Err(taken(&path)),
+            _ => path.parent().map_or(Ok(()), |folder| {
+                eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+                    .map_err(|error| failed(&path, &error.into()))
+            }),
+        }
+    }
+
+    /// Its address, as `SPIFFE_ENDPOINT_SOCKET` takes it.
+    pub(super) fn endpoint(&self) -> String {
+        format!("unix://{}", self.path.display())
     }
 
     /// The socket, for the runtime to accept on.
@@ -73,10 +89,10 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn clear(path: &Path) -> Result<(), Failure> {
+fn look(path: &Path) -> Result<Place, Failure> {
     let there = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Free),
         Err(error) => return Err(failed(path, &error)),
     };
     if !there.file_type().is_socket() {
@@ -86,15 +102,41 @@ fn clear(path: &Path) -> Result<(), Failure> {
         ));
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(Failure::message(
-            "SG0007",
-            format!("another process serves {}", path.display()),
-        )),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| failed(path, &error))
-        }
+        Ok(_) => Ok(Place::Served),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Place::Stale),
         Err(error) => Err(failed(path, &error)),
     }
+}
+
+fn clear(path: &Path) -> Result<(), Failure> {
+    match look(path)? {
+        Place::Free => Ok(()),
+        Place::Stale => fs::remove_file(path).map_err(|error| failed(path, &error)),
+        Place::Served => Err(taken(path)),
+    }
+}
+
+fn taken(path: &Path) -> Failure {
+    Failure::message(
+        "SG0007",
+        format!("another process serves {}", path.display()),
+    )
+}
+
+pub(super) fn short_enough(path: &Path) -> Result<(), Failure> {
+    let length = path.as_os_str().len();
+    if length <= WorkloadApi::SOCKET_PATH_MAX {
+        return Ok(());
+    }
+    Err(Failure::message(
+        "SG0033",
+        format!(
+            "the socket path {} has {length} bytes; a Unix socket's path has at most {}",
+            path.display(),
+            WorkloadApi::SOCKET_PATH_MAX
+        ),
+    )
+    .help("choose a state directory with a shorter path"))
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {

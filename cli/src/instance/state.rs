@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, eaccess, geteuid};
 use serde::{Deserialize, Serialize};
 use sidegate_identity::{TrustDomain, durable};
 
@@ -20,6 +20,17 @@ const FORMAT: u32 = 1;
 pub(crate) struct StateDirectory {
     path: PathBuf,
     _lock: File,
+}
+
+/// What is at the path of a state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing, but it can be made.
+    Absent,
+    /// A directory that is still nobody's.
+    Empty,
+    /// A state directory.
+    Ours,
 }
 
 /// Says that a directory is ours, and for which trust domain.
@@ -56,13 +67,16 @@ enum StateError {
 impl StateDirectory {
     /// Opens the directory, or makes it. What is not ours is never written to.
     pub(crate) fn open(path: &Path, trust_domain: &TrustDomain) -> Result<Self, Failure> {
-        open(path, trust_domain).map_err(|error| {
-            let failure = Failure::new(error.code(), &error);
-            match error.help() {
-                Some(help) => failure.help(help),
-                None => failure,
-            }
-        })
+        open(path, trust_domain).map_err(Failure::from)
+    }
+
+    /// Looks at a directory that a user is to have, without changing anything.
+    pub(crate) fn look(
+        path: &Path,
+        owner: u32,
+        trust_domain: &TrustDomain,
+    ) -> Result<Found, Failure> {
+        look(path, owner, trust_domain).map_err(Failure::from)
     }
 
     /// Where it is, absolute.
@@ -98,6 +112,31 @@ impl StateError {
     }
 }
 
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let failure = Self::new(error.code(), &error);
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
+fn look(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<Found, StateError> {
+    let path = std::path::absolute(path).map_err(failed("find", path))?;
+    match fs::metadata(&path) {
+        Ok(_) if examine(&path, owner, trust_domain)? => Ok(Found::Empty),
+        Ok(_) => Ok(Found::Ours),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(&path);
+            eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+                .map_err(|error| failed("make", &path)(error.into()))?;
+            Ok(Found::Absent)
+        }
+        Err(error) => Err(failed("read", &path)(error)),
+    }
+}
+
 fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, StateError> {
     let path = std::path::absolute(path).map_err(failed("find", path))?;
     match DirBuilder::new().mode(0o700).create(&path) {
@@ -106,7 +145,8 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
         Err(error) => return Err(failed("make", &path)(error)),
     }
     let path = fs::canonicalize(&path).map_err(failed("find", &path))?;
-    let is_new = examine(&path, trust_domain)?;
+    let owner = geteuid().as_raw();
+    let is_new = examine(&path, owner, trust_domain)?;
     if is_new {
         let private = Permissions::from_mode(0o700);
         fs::set_permissions(&path, private).map_err(failed("protect", &path))?;
@@ -124,7 +164,7 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
         Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
     }
     // Another instance may have made it its own before it let go of the lock.
-    if examine(&path, trust_domain)? {
+    if examine(&path, owner, trust_domain)? {
         let marker = Marker {
             format: FORMAT,
             trust_domain: trust_domain.to_string(),
@@ -137,7 +177,7 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
 }
 
 /// Whether the directory is still nobody's; an error if it is somebody else's.
-fn examine(path: &Path, trust_domain: &TrustDomain) -> Result<bool, StateError> {
+fn examine(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<bool, StateError> {
     let metadata = fs::metadata(path).map_err(failed("read", path))?;
     let foreign = |problem: String| StateError::Foreign {
         path: path.to_owned(),
@@ -146,7 +186,7 @@ fn examine(path: &Path, trust_domain: &TrustDomain) -> Result<bool, StateError> 
     if !metadata.is_dir() {
         return Err(foreign("it is no directory".to_owned()));
     }
-    if metadata.uid() != geteuid().as_raw() {
+    if metadata.uid() != owner {
         return Err(StateError::Exposed {
             path: path.to_owned(),
             problem: format!("it belongs to uid {}", metadata.uid()),
@@ -237,6 +277,25 @@ mod tests {
         assert_eq!(other.err().unwrap().code(), "SG0003");
         fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
         assert_eq!(code(&path), "SG0005");
+    }
+
+    #[test]
+    fn looking_changes_nothing_and_finds_what_opening_finds() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let owner = geteuid().as_raw();
+        let found = |owner| look(&path, owner, &trust_domain());
+        assert_eq!(found(owner).unwrap(), Found::Absent);
+        assert!(!path.exists());
+        fs::create_dir(&path).unwrap();
+        assert_eq!(found(owner).unwrap(), Found::Empty);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        let held = open(&path, &trust_domain()).unwrap();
+        assert_eq!(found(owner).unwrap(), Found::Ours);
+        assert_eq!(found(owner + 1).unwrap_err().code(), "SG0005");
+        drop(held);
+        let nowhere = look(&path.join("a/b"), owner, &trust_domain());
+        assert_eq!(nowhere.unwrap_err().code(), "SG0001");
     }
 
     #[test]

@@ -174,6 +174,17 @@ impl JwtAuthority {
         Ok(authority)
     }
 
+    /// The keys that are kept in `path`, without changing anything; none where there is no file.
+    ///
+    /// # Errors
+    /// When the file that is there cannot be used.
+    pub fn examine(
+        path: &Path,
+        trust_domain: &TrustDomain,
+    ) -> Result<Vec<AuthorityStatus>, JwtError> {
+        Ok(slots::status(&load(path, trust_domain)?))
+    }
+
     /// Prepares, activates and retires keys as their time comes. Says whether the bundle changed.
     ///
     /// # Errors

@@ -92,6 +92,11 @@ impl ServerTls {
         self.entry.spiffe_id()
     }
 
+    /// Whether there is an SVID to show: the entry may have been removed.
+    pub fn has_svid(&self) -> bool {
+        self.identities.borrow().svid_of(&self.entry).is_some()
+    }
+
     /// Performs handshakes.
     pub fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor

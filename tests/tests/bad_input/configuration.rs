@@ -175,7 +175,6 @@ fn values_out_of_their_bounds_and_references_to_nothing_are_refused() {
             listener("listen = \"127.0.0.1:0\"\nupstream = \"https://127.0.0.1:9\""),
             "https://127.0.0.1:9",
         ),
-        (Configuration::new().listener("").text(), "listener"),
         (
             Configuration::new().timeouts("idle = \"0s\"").text(),
             "idle",

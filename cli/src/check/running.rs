@@ -1,0 +1,187 @@
+//! A running instance, by what it tells and what can be seen of it.
+
+use std::path::Path;
+
+use sidegate_identity::TrustDomain;
+use sidegate_identity::embedded::AuthorityKind;
+
+use super::{Category, Check, authority, probe, span};
+use crate::admin::{AdminClient, Status, SvidStatus};
+use crate::failure::Failure;
+use crate::instance::StateDirectory;
+
+/// What the command line itself has seen.
+pub(super) struct Seen {
+    pub(super) directory: Result<(), Failure>,
+    pub(super) workload_api: Result<(), String>,
+}
+
+/// Checks the instance that uses a state directory.
+///
+/// # Errors
+/// There may be one, and it cannot be asked.
+pub(crate) async fn running(state: &Path) -> Result<Vec<Category>, Failure> {
+    let state = &std::path::absolute(state).map_err(|error| Failure::new("SG0001", &error))?;
+    let admin = AdminClient::new(state);
+    if !admin.is_there() {
+        return Ok(Category::new("state", vec![absent(state)])
+            .into_iter()
+            .collect());
+    }
+    let status = admin.status().await?;
+    let trust_domain = TrustDomain::new(&status.trust_domain);
+    let trust_domain = trust_domain.map_err(|error| Failure::new("SG0054", &error))?;
+    let seen = Seen {
+        directory: StateDirectory::look(state, status.uid, &trust_domain).map(drop),
+        workload_api: probe::workload_api(&status.workload_socket).await,
+    };
+    Ok(rows(state, &status, seen))
+}
+
+/// The rows for what was told and seen.
+pub(super) fn rows(state: &Path, status: &Status, seen: Seen) -> Vec<Category> {
+    let categories = [
+        Category::new("state", instance(state, status, seen.directory)),
+        Category::new("identity", identity(status)),
+        Category::new(
+            "workload API",
+            vec![workload_api(status, seen.workload_api)],
+        ),
+        Category::new("policy", vec![policy(status)]),
+        Category::new("listeners", listeners(status)),
+        Category::new("components", components(status)),
+    ];
+    categories.into_iter().flatten().collect()
+}
+
+fn absent(state: &Path) -> Check {
+    let row = Check::ok("instance", "instance answers", state.display().to_string());
+    let reason = match state.is_dir() {
+        true => "no instance uses this state directory",
+        false => "there is no such state directory",
+    };
+    row.error("SG0054", reason)
+        .hint("`sidegate up` or `sidegate run` starts one; --state names its directory")
+}
+
+fn instance(state: &Path, status: &Status, directory: Result<(), Failure>) -> Vec<Check> {
+    let what = "state directory is private";
+    let mut rows =
+        Check::ok("state-directory", what, state.display().to_string()).unless(directory);
+    let told = format!(
+        "sidegate {}, process {}, trust domain {}",
+        status.version, status.pid, status.trust_domain
+    );
+    rows.push(Check::ok("instance", "instance answers", told));
+    let page = format!("http://{}/readyz", status.admin);
+    let ready = Check::ok("readiness", "instance is ready", page);
+    rows.push(match status.missing.as_slice() {
+        [] => ready,
+        missing => ready.error("SG0060", missing.join("; ")),
+    });
+    rows.extend(status.failing.iter().map(|failing| {
+        Check::ok("renewal", "everything is renewed", "")
+            .warning("SG0149", failing)
+            .hint("it is tried again each second; look at the log")
+    }));
+    rows
+}
+
+fn identity(status: &Status) -> Vec<Check> {
+    let counts = status.entries;
+    let entries = format!(
+        "{} in the configuration, {} made at run time",
+        counts.configuration, counts.runtime
+    );
+    let mut rows = vec![Check::ok("entries", "entries are valid", entries)];
+    rows.extend(svids(&status.svids, status.now));
+    let all = &status.authorities;
+    let brought = status.brought.as_deref();
+    rows.extend(authority(
+        AuthorityKind::X509,
+        &all.x509,
+        brought,
+        status.now,
+    ));
+    rows.extend(authority(AuthorityKind::Jwt, &all.jwt, None, status.now));
+    rows
+}
+
+/// One row for each SVID that is late, and one for the others together.
+fn svids(all: &[SvidStatus], now: u64) -> Vec<Check> {
+    let row = |detail: &str| Check::ok("x509-svids", "X.509-SVIDs are fresh", detail);
+    let mut rows = Vec::new();
+    let mut fresh = Vec::new();
+    for svid in all {
+        let life = svid.not_after.saturating_sub(svid.issued_at);
+        let left = svid.not_after.saturating_sub(now);
+        if left == 0 {
+            let ago = span(now - svid.not_after);
+            let late = row(&svid.spiffe_id).error("SG0181", format!("it expired {ago} ago"));
+            rows.push(late.hint("the log says why it is not renewed"));
+        } else if left * 3 < life {
+            let reason = format!("two thirds of its life are over, {} are left", span(left));
+            let late = row(&svid.spiffe_id).warning("SG0180", reason);
+            rows.push(late.hint("it is renewed at half of its life; the log says why it is not"));
+        } else {
+            fresh.push(left);
+        }
+    }
+    match fresh.iter().min() {
+        Some(left) => rows.insert(
+            0,
+            row(&format!(
+                "{}, the first ends in {}",
+                fresh.len(),
+                span(*left)
+            )),
+        ),
+        None if rows.is_empty() => rows.push(row("none, as there are no entries")),
+        None => {}
+    }
+    rows
+}
+
+fn workload_api(status: &Status, answer: Result<(), String>) -> Check {
+    let row = Check::ok(
+        "workload-api",
+        "Workload API answers",
+        &status.workload_socket,
+    );
+    match answer {
+        Ok(()) => row,
+        Err(problem) => row.error("SG0050", problem),
+    }
+}
+
+fn policy(status: &Status) -> Check {
+    Check::ok("policy", "policy decides", status.policy.summary())
+}
+
+fn listeners(status: &Status) -> Vec<Check> {
+    let rows = status.listeners.iter().map(|facts| {
+        let listener = &facts.listener;
+        let detail = format!(
+            "{}, {}, {}",
+            listener.name, listener.address, listener.spiffe_id
+        );
+        let row = Check::ok("listener-identity", "listener has an identity", detail);
+        if facts.has_svid {
+            return row;
+        }
+        row.error(
+            "SG0042",
+            "its entry was removed: it refuses every connection",
+        )
+        .hint("make the entry again, or restart with another that matches")
+    });
+    rows.collect()
+}
+
+fn components(status: &Status) -> Vec<Check> {
+    let rows = status.components.iter().map(|component| {
+        let detail = format!("{}, {}", component.name, component.digest);
+        Check::ok("component", "component is loaded", detail)
+    });
+    rows.collect()
+}

@@ -1,0 +1,306 @@
+//! Whether a configuration could be started, without starting or changing anything.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::unistd::geteuid;
+use prometheus_client::registry::Registry;
+use sidegate_identity::attestation::listener_selectors;
+use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
+use sidegate_identity::clock::{Clock, SystemClock};
+use sidegate_identity::embedded::AuthorityKind;
+use sidegate_identity::jwt::JwtAuthority;
+use sidegate_identity::registry::{EntryRegistry, Origin};
+use sidegate_identity::selector::Selector;
+use sidegate_identity::svid_file::SvidFile;
+use sidegate_proxy::BoundListener;
+
+use super::components::{Loaded, load_each};
+use super::socket::{BoundSocket, short_enough};
+use super::status::{self, seconds};
+use super::{Found, StateDirectory, health, identity, listeners, load_policy, refused};
+use crate::admin::{AdminClient, SOCKET, Status};
+use crate::check::{Category, Check, authority, counted, kept_authority};
+use crate::config::{Config, ConfigSource, Identity, Key, Listener, Target};
+use crate::failure::Failure;
+
+/// A configuration, and what there is on this machine.
+struct Examination<'a> {
+    config: &'a Config,
+    source: &'a ConfigSource,
+    found: Option<Found>,
+    /// What the instance tells that uses the state directory now.
+    running: Option<Status>,
+    now: SystemTime,
+}
+
+/// Components by name, loaded or not.
+type Components = Vec<(String, Result<Loaded, Failure>)>;
+
+/// Checks everything that [`super::Instance::start`] needs, as the user who asks.
+///
+/// # Errors
+/// An instance uses the state directory, and cannot be asked.
+pub(crate) async fn examine(
+    config: &Config,
+    source: &ConfigSource,
+) -> Result<Vec<Category>, Failure> {
+    let state = &config.identity.state;
+    let owner = geteuid().as_raw();
+    let looked = StateDirectory::look(state, owner, &config.identity.trust_domain);
+    let found = looked.as_ref().ok().copied();
+    let admin = AdminClient::new(state);
+    let running = match found {
+        Some(Found::Ours) if admin.is_there() => Some(admin.status().await?),
+        _ => None,
+    };
+    let examination = Examination {
+        config,
+        source,
+        found,
+        running,
+        now: SystemClock.now(),
+    };
+    let loaded = load_each(config, Some(source), &mut Registry::default()).collect();
+    let entries = examination.entries();
+    let listeners = examination.listeners(&loaded, entries.as_ref().ok());
+    let categories = [
+        Category::new("state", examination.state(looked)),
+        Category::new("identity", examination.identity(entries)),
+        Category::new("workload API", examination.workload_api()),
+        Category::new("policy", examination.policy()),
+        Category::new("listeners", listeners),
+        Category::new("components", components(loaded)),
+    ];
+    Ok(categories.into_iter().flatten().collect())
+}
+
+impl Examination<'_> {
+    fn state(&self, looked: Result<Found, Failure>) -> Vec<Check> {
+        let state = &self.config.identity.state;
+        let note = match (&self.running, self.found) {
+            (Some(status), _) => format!(", in use by process {}", status.pid),
+            (None, Some(Found::Absent)) => ", will be made".to_owned(),
+            (None, _) => String::new(),
+        };
+        let detail = format!("{}{note}", state.display());
+        let mut rows =
+            Check::ok("state-directory", "state directory can be used", detail).unless(looked);
+        let socket = state.join(SOCKET);
+        // Without its directory there is nothing to be said about the socket.
+        if self.found.is_some() {
+            rows.extend(self.socket("admin-socket", "admin socket can be served", &socket));
+        }
+        rows
+    }
+
+    /// The entries of the configuration, and those that were made at run time.
+    fn entries(&self) -> Result<EntryRegistry, Failure> {
+        let configured = identity::entries(self.config, Some(self.source))?;
+        let Identity {
+            state,
+            trust_domain,
+            ..
+        } = &self.config.identity;
+        identity::entry_registry(state, trust_domain, configured, self.now)
+    }
+
+    fn identity(&self, entries: Result<EntryRegistry, Failure>) -> Vec<Check> {
+        let count = |origin| {
+            let all = entries.as_ref().map(EntryRegistry::all).unwrap_or_default();
+            all.iter().filter(|known| known.origin == origin).count()
+        };
+        let detail = format!(
+            "{} in the configuration, {} made at run time",
+            count(Origin::Configuration),
+            count(Origin::Runtime)
+        );
+        let host = match (&self.config.admin.clients, &entries) {
+            (Some(_), Ok(entries)) => {
+                let entries = entries.all().iter().map(|known| &known.entry);
+                Some(identity::host_entry(entries))
+            }
+            _ => None,
+        };
+        let mut rows = Check::ok("entries", "entries are valid", detail).unless(entries);
+        if let Some(host) = host {
+            let what = "host has an identity";
+            rows.extend(Check::ok("host-identity", what, "for `admin.clients`").unless(host));
+        }
+        let Identity {
+            state,
+            trust_domain,
+            ..
+        } = &self.config.identity;
+        let federated = identity::federated(state, trust_domain);
+        let detail = match &federated {
+            Ok(federated) => counted(federated.all().len(), "trust domain"),
+            Err(_) => String::new(),
+        };
+        let what = "foreign bundles are valid";
+        rows.extend(Check::ok("foreign-bundles", what, detail).unless(federated));
+        rows.extend(self.x509_authority());
+        rows.extend(self.jwt_authority());
+        for file in &self.config.svid_files {
+            let detail = file.directory.display().to_string();
+            let row = Check::ok("svid-files", "SVID files can be written", detail);
+            let file = SvidFile {
+                spiffe_id: file.spiffe_id.clone(),
+                directory: file.directory.clone(),
+                notify: file.notify.clone(),
+            };
+            let examined = match self.is_made_with_state(&file.directory) {
+                true => Ok(()),
+                false => file.examine(),
+            };
+            rows.extend(row.unless(examined.map_err(|error| Failure::new(error.code(), &error))));
+        }
+        rows
+    }
+
+    fn x509_authority(&self) -> Vec<Check> {
+        let (identity, now) = (&self.config.identity, seconds(self.now));
+        let kind = AuthorityKind::X509;
+        let lifetimes = Lifetimes {
+            root: identity.embedded.root_ttl,
+            svid: identity.svid_ttl,
+        };
+        let trust_domain = &identity.trust_domain;
+        let examined = match &identity.embedded.brought {
+            Some(files) => {
+                let path = files.certificate.display().to_string();
+                EmbeddedAuthority::brought(files, trust_domain.clone(), lifetimes, self.now)
+                    .map(|brought| authority(kind, &brought.status(), Some(&path), now))
+            }
+            None => EmbeddedAuthority::examine(&identity.state.join("authority.pem"), trust_domain)
+                .map(|all| kept_authority(kind, &all, now)),
+        };
+        examined.unwrap_or_else(|error| {
+            let failed = Failure::new(error.code(), &error);
+            Check::authority(kind, "").unless(Err::<(), _>(failed))
+        })
+    }
+
+    fn jwt_authority(&self) -> Vec<Check> {
+        let kind = AuthorityKind::Jwt;
+        let path = self.config.identity.state.join("jwt_keys.json");
+        match JwtAuthority::examine(&path, &self.config.identity.trust_domain) {
+            Ok(all) => kept_authority(kind, &all, seconds(self.now)),
+            Err(error) => {
+                let failed = Failure::new(error.code(), &error);
+                Check::authority(kind, "").unless(Err::<(), _>(failed))
+            }
+        }
+    }
+
+    fn workload_api(&self) -> Vec<Check> {
+        let socket = &self.config.workload_api.socket;
+        self.socket("workload-socket", "Workload API can be served", socket)
+    }
+
+    fn policy(&self) -> Vec<Check> {
+        let policy = load_policy(self.config, Some(self.source));
+        let detail = match (&policy, &self.config.policy.path) {
+            (Ok(policy), _) => status::policy(self.config, policy).summary(),
+            (Err(_), path) => path
+                .as_ref()
+                .map_or_else(String::new, |it| it.display().to_string()),
+        };
+        Check::ok("policy", "policy can decide", detail).unless(policy)
+    }
+
+    fn listeners(&self, loaded: &Components, entries: Option<&EntryRegistry>) -> Vec<Check> {
+        let admin = self.config.admin.listen;
+        let is_served = self.running.as_ref().is_some_and(|it| it.admin == admin);
+        let bound = health::examine(admin);
+        let mut rows = address("admin-address", &admin.to_string(), is_served, bound);
+        for (index, listener) in self.config.listeners.iter().enumerate() {
+            let Listener { name, listen, .. } = listener;
+            let is_served = self.running.as_ref().is_some_and(|it| {
+                let mut listeners = it.listeners.iter();
+                listeners.any(|facts| facts.listener.address == *listen)
+            });
+            let bound = BoundListener::examine(*listen).map_err(|error| {
+                let key = Key::listener(index).child("listen");
+                refused(Some(self.source), &key, error.code(), &error)
+            });
+            let detail = format!("{name}, {listen}");
+            rows.extend(address("listener-address", &detail, is_served, bound));
+            // What is missing for this has a row already.
+            let (Some(entries), Some(selectors)) = (entries, selectors(listener, loaded)) else {
+                continue;
+            };
+            let all = entries.all().iter().map(|known| &known.entry);
+            let entry = listeners::identity(listener, &selectors, all).map_err(|error| {
+                let key = Key::listener(index).child("name");
+                refused(Some(self.source), &key, error.code(), &error)
+            });
+            let id = entry.as_ref().map(|entry| entry.spiffe_id().to_string());
+            let detail = format!("{name}, {}", id.unwrap_or_default());
+            let row = Check::ok("listener-identity", "listener has an identity", detail);
+            rows.extend(row.unless(entry));
+        }
+        rows
+    }
+
+    /// Whether the folder that this is in is the state directory, and not there yet.
+    fn is_made_with_state(&self, path: &Path) -> bool {
+        self.found == Some(Found::Absent) && path.parent() == Some(&self.config.identity.state)
+    }
+
+    fn socket(&self, id: &'static str, what: &'static str, path: &Path) -> Vec<Check> {
+        let examined = if self.is_made_with_state(path) {
+            short_enough(path)
+        } else {
+            let served = self.running.as_ref().map(|status| {
+                let workload_socket = status.workload_socket.strip_prefix("unix://");
+                let admin_socket = self.config.identity.state.join(SOCKET);
+                [
+                    PathBuf::from(workload_socket.unwrap_or_default()),
+                    admin_socket,
+                ]
+            });
+            BoundSocket::examine(
+                path,
+                served.as_ref().map_or(&[], |served| served.as_slice()),
+            )
+        };
+        Check::ok(id, what, path.display().to_string()).unless(examined)
+    }
+}
+
+/// Whether an address can be listened on, or is where the running instance listens.
+fn address(
+    id: &'static str,
+    detail: &str,
+    is_served: bool,
+    bound: Result<(), Failure>,
+) -> Vec<Check> {
+    let what = "address can be listened on";
+    if is_served {
+        let detail = format!("{detail}, in use by the running instance");
+        return vec![Check::ok(id, what, detail)];
+    }
+    Check::ok(id, what, detail).unless(bound)
+}
+
+/// What is known about what a listener fronts; `None` where that could not be loaded.
+fn selectors(listener: &Listener, loaded: &Components) -> Option<Vec<Selector>> {
+    match &listener.target {
+        Target::Upstream(_) => Some(listener_selectors(&listener.name)),
+        Target::Component(name) => {
+            let (_, component) = loaded.iter().find(|(known, _)| known == name)?;
+            let component = component.as_ref().ok()?;
+            Some(component.selectors.clone())
+        }
+    }
+}
+
+fn components(loaded: Components) -> Vec<Check> {
+    let rows = loaded.into_iter().flat_map(|(name, loaded)| {
+        let digest = loaded.as_ref().map(Loaded::digest).unwrap_or_default();
+        let detail = format!("{name}, {digest}");
+        Check::ok("component", "component can be loaded", detail).unless(loaded)
+    });
+    rows.collect()
+}

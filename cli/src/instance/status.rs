@@ -1,0 +1,102 @@
+//! What a running instance tells of itself when it is asked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use nix::unistd::geteuid;
+use sidegate_identity::authority::{BACKDATE, BroughtFiles};
+use sidegate_identity::clock::Clock;
+use sidegate_identity::embedded::EmbeddedSource;
+use sidegate_identity::registry::Origin;
+use sidegate_identity::source::SvidSource;
+use sidegate_identity::svid::Issued;
+use sidegate_identity::tls::ServerTls;
+use sidegate_policy::Policy;
+
+use super::ListenerStatus;
+use super::health::Health;
+use crate::admin::{ComponentStatus, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus};
+use crate::config::Config;
+
+/// Where the facts come from: the parts that run, and what they were started with.
+pub(super) struct Facts {
+    pub(super) source: Arc<EmbeddedSource>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) health: Arc<Health>,
+    pub(super) brought: Option<BroughtFiles>,
+    pub(super) policy: PolicyFacts,
+    pub(super) listeners: Vec<(ListenerStatus, ServerTls)>,
+    pub(super) components: Vec<ComponentStatus>,
+    pub(super) workload_socket: String,
+    pub(super) admin: SocketAddr,
+}
+
+impl Facts {
+    /// The facts of this moment.
+    pub(super) fn status(&self) -> Status {
+        let identities = Arc::clone(&self.source.watch().borrow());
+        let entries = self.source.entries();
+        let count = |origin| entries.iter().filter(|it| it.origin == origin).count();
+        let listeners = self.listeners.iter();
+        Status {
+            schema: Status::SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uid: geteuid().as_raw(),
+            now: seconds(self.clock.now()),
+            trust_domain: identities.trust_domain.to_string(),
+            missing: self.health.missing(),
+            failing: self.source.failing(),
+            generation: identities.generation,
+            entries: EntryCounts {
+                configuration: count(Origin::Configuration),
+                runtime: count(Origin::Runtime),
+            },
+            svids: identities.issued().iter().map(svid).collect(),
+            authorities: self.source.authorities(),
+            brought: self
+                .brought
+                .as_ref()
+                .map(|files| files.certificate.display().to_string()),
+            workload_socket: self.workload_socket.clone(),
+            admin: self.admin,
+            policy: self.policy.clone(),
+            listeners: listeners
+                .map(|(listener, tls)| ListenerFacts {
+                    listener: listener.clone(),
+                    has_svid: tls.has_svid(),
+                })
+                .collect(),
+            components: self.components.clone(),
+        }
+    }
+}
+
+/// What to tell of a policy.
+pub(super) fn policy(config: &Config, policy: &Policy) -> PolicyFacts {
+    let status = policy.status();
+    let path = config.policy.path.as_ref();
+    PolicyFacts {
+        path: path.map(|path| path.display().to_string()),
+        entrypoint: status.entrypoint.clone(),
+        generation: status.generation,
+        modules: status.modules,
+        tests: status.tests,
+    }
+}
+
+/// An SVID counts from a little before it is issued.
+fn svid(issued: &Issued) -> SvidStatus {
+    let validity = issued.svid.validity();
+    SvidStatus {
+        spiffe_id: issued.svid.id().to_string(),
+        issued_at: seconds(validity.not_before + BACKDATE),
+        not_after: seconds(validity.not_after),
+    }
+}
+
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.unwrap_or_default().as_secs()
+}
