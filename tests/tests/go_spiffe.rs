@@ -1,7 +1,7 @@
 //! go-spiffe, as it is, against the Workload API; Go's own verification of certificates, and Go's
 //! TLS at both ends.
 
-mod client;
+pub(crate) mod client;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,8 +4,8 @@
 mod command;
 mod entries;
 mod forged;
-mod peer;
-mod raw;
+pub(crate) mod peer;
+pub(crate) mod raw;
 mod services;
 mod state;
 pub(crate) mod token;

@@ -7,10 +7,14 @@
     reason = "whatever goes wrong in a test fails it"
 )]
 
+mod admin;
+mod authorities;
 mod authority;
 mod bad_input;
+mod brought;
 mod check;
 mod component;
+mod entries;
 mod envoy;
 mod faults;
 mod go_spiffe;

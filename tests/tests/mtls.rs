@@ -139,7 +139,7 @@ fn hostile(ours: &Authority) -> Vec<(&'static str, Identity, &'static str)> {
 }
 
 /// How a connection with this configuration fails; panics where anything but an alert comes back.
-async fn refusal(client: &Client, config: ClientConfig) -> String {
+pub(crate) async fn refusal(client: &Client, config: ClientConfig) -> String {
     let error = match client.connect(config).await {
         Err(error) => error,
         Ok(mut stream) => {

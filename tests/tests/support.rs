@@ -4,12 +4,16 @@ mod certificates;
 mod client;
 mod configuration;
 mod observe;
+mod operator;
 mod upstream;
 
-pub(crate) use certificates::{Authority, Identity, leaf, now};
+pub(crate) use certificates::{Authority, Identity, certificates, leaf, now};
 pub(crate) use client::{Body, Client, body, patiently, read};
-pub(crate) use configuration::{Configuration, digest};
+pub(crate) use configuration::{Configuration, digest, hexadecimal};
 pub(crate) use observe::{access_line, admin, counter, logged};
+pub(crate) use operator::{
+    Operator, identity_only, own_entry, own_uid, phases, program, spiffe_id,
+};
 pub(crate) use upstream::Upstream;
 
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 
 mod certificate;
 pub(crate) mod many_users;
-mod raw;
+pub(crate) mod raw;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -50,17 +50,9 @@ impl Envoy {
                 .ok()
                 .filter(|ready| ready.status == 200)
         });
-        let listeners = page(&admin, "/listeners?format=json");
-        let application = listeners["listener_statuses"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|listener| listener["name"] == "application")
-            .map(|listener| &listener["local_address"]["socket_address"]["port_value"])
-            .unwrap_or_else(|| panic!("the listener is missing: {listeners}"));
         Self {
             process,
-            application: format!("127.0.0.1:{application}"),
+            application: listener(&admin, "application"),
             admin,
             _folder: folder,
         }
@@ -82,6 +74,11 @@ impl Envoy {
     /// `host:port` where the application sends its requests in plain text.
     pub(crate) fn application(&self) -> &str {
         &self.application
+    }
+
+    /// `host:port` of a listener.
+    pub(crate) fn listener(&self, name: &str) -> String {
+        listener(&self.admin, name)
     }
 
     /// The application asks for a path.
@@ -121,6 +118,18 @@ impl Envoy {
     pub(crate) fn log(&self) -> String {
         self.process.stderr()
     }
+}
+
+fn listener(admin: &str, name: &str) -> String {
+    let listeners = page(admin, "/listeners?format=json");
+    let port = listeners["listener_statuses"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|listener| listener["name"] == name)
+        .map(|listener| &listener["local_address"]["socket_address"]["port_value"])
+        .unwrap_or_else(|| panic!("the listener is missing: {listeners}"));
+    format!("127.0.0.1:{port}")
 }
 
 fn page(admin: &str, path: &str) -> Value {

@@ -37,7 +37,7 @@ fn py_spiffe_reaches_the_socket_by_the_address_that_is_printed() {
 }
 
 /// What py-spiffe gets by a socket, or `None` where it is not installed.
-fn ask(folder: &Path, socket: &str) -> Option<Value> {
+pub(crate) fn ask(folder: &Path, socket: &str) -> Option<Value> {
     let mut command = Command::new(tool(Tool::Python)?);
     command
         .arg(root().join("tests/peers/spiffe_client.py"))

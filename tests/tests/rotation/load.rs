@@ -40,12 +40,18 @@ pub(crate) struct Report {
 impl Target {
     /// Asks for a path again and again, one request at a time.
     pub(crate) async fn load(self, duration: Duration) -> Report {
+        let start = Instant::now();
+        self.load_while(|| start.elapsed() < duration).await
+    }
+
+    /// The same for as long as this is so.
+    pub(crate) async fn load_while(self, goes_on: impl Fn() -> bool) -> Report {
         let mut report = Report::default();
         let mut sender = None;
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let start = Instant::now();
-        while start.elapsed() < duration {
+        while goes_on() {
             ticks.tick().await;
             let exchange = timeout(PATIENCE, self.exchange(&mut sender, &mut report)).await;
             if let Err(failure) = exchange.unwrap_or_else(|_| Err("no answer".to_owned())) {
