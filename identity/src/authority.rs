@@ -72,6 +72,8 @@ struct Signer {
     signer: Arc<SigningCertificate>,
     /// The signer's own certificate, and those above it without the root.
     chain: Vec<CertificateDer<'static>>,
+    /// When the first of all of them ends, roots included.
+    end: SystemTime,
 }
 
 impl EmbeddedAuthority {
@@ -225,7 +227,15 @@ impl EmbeddedAuthority {
     /// # Errors
     /// When a root is not usable as one.
     pub fn bundle(&self) -> Result<X509Bundle, AuthorityError> {
-        Ok(X509Bundle::new(self.roots())?)
+        let bundle = X509Bundle::new(self.roots())?;
+        match &self.roots {
+            Roots::Own { slots, .. } => {
+                let slots = read(slots).into_iter();
+                let tainted: Vec<_> = slots.filter(|slot| slot.phase == Phase::Tainted).collect();
+                Ok(bundle.tainted(&roots(&tainted))?)
+            }
+            Roots::Brought(_) => Ok(bundle),
+        }
     }
 
     /// Names the root that signs now.
@@ -249,9 +259,9 @@ impl EmbeddedAuthority {
     /// # Errors
     /// When the signer's time is over, or signing fails.
     pub fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
-        let Signer { signer, chain } = self.signer()?;
+        let Signer { signer, chain, end } = self.signer()?;
         let mut validity = span(now, entry.x509_svid_ttl().unwrap_or(self.lifetimes.svid));
-        validity.not_after = validity.not_after.min(signer.validity.not_after);
+        validity.not_after = validity.not_after.min(end);
         if validity.not_after <= now {
             return Err(self.expired());
         }
@@ -271,7 +281,7 @@ impl EmbeddedAuthority {
 
     fn can_sign(&self, now: SystemTime) -> bool {
         let signer = self.signer();
-        signer.is_ok_and(|Signer { signer, .. }| signer.validity.contains(now))
+        signer.is_ok_and(|Signer { end, .. }| now < end)
     }
 
     fn signer(&self) -> Result<Signer, AuthorityError> {
@@ -283,6 +293,7 @@ impl EmbeddedAuthority {
                 Ok(Signer {
                     signer: Arc::clone(&active.intermediate),
                     chain: vec![active.intermediate.certificate.clone()],
+                    end: active.intermediate.validity.not_after,
                 })
             }
         }

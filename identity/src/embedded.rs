@@ -27,6 +27,7 @@ use crate::federation::{self, FederatedBundles, Verifying};
 use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
 use crate::metrics::IdentityMetrics;
 use crate::registry::EntryRegistry;
+use crate::slots::Phase;
 use crate::source::{Issuer, SvidSource};
 use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
 pub use error::{Blame, EmbeddedError};
@@ -52,6 +53,10 @@ pub struct EmbeddedSource {
     metrics: IdentityMetrics,
     /// Everything that changes; whoever holds it may publish.
     held: Mutex<Held>,
+    /// Apart from what is held, since it is asked for while much is being renewed.
+    failing: Mutex<Vec<Failing>>,
+    /// One rotation of an authority at a time.
+    rotating: tokio::sync::Mutex<()>,
     sender: watch::Sender<Arc<Identities>>,
 }
 
@@ -63,8 +68,14 @@ struct Held {
     svids: Vec<HeldSvid>,
     bundles: BTreeMap<TrustDomain, Arc<X509Bundle>>,
     jwt_bundles: BTreeMap<TrustDomain, Arc<JwtBundle>>,
-    /// What cannot be done now, and is tried again.
-    failing: Vec<String>,
+}
+
+/// What cannot be done now, and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failing {
+    code: &'static str,
+    what: &'static str,
+    error: String,
 }
 
 struct HeldSvid {
@@ -94,7 +105,6 @@ impl EmbeddedSource {
             registry,
             federated,
             svids: Vec::new(),
-            failing: Vec::new(),
         };
         for (trust_domain, bundle) in held.federated.all() {
             let Verifying { x509, jwt } = federation::verifying(trust_domain, bundle)?;
@@ -108,6 +118,8 @@ impl EmbeddedSource {
             clock,
             metrics,
             held: Mutex::new(held),
+            failing: Mutex::default(),
+            rotating: tokio::sync::Mutex::default(),
             sender,
         };
         let mut held = source.held();
@@ -119,8 +131,10 @@ impl EmbeddedSource {
             .collect();
         for entry in entries {
             let svid = source.hold(entry)?;
+            source.metrics.rotated(&svid.issued.svid);
             held.svids.push(svid);
         }
+        prune(&mut held.bundles, source.clock.now());
         source.publish(&held);
         drop(held);
         Ok(source)
@@ -128,92 +142,123 @@ impl EmbeddedSource {
 
     /// Keeps the SVIDs fresh until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut wait = Duration::ZERO;
         loop {
-            let wait = self.next_due().min(IDLE);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
             // Key generation and signing are short, but there may be many.
             let source = Arc::clone(&self);
-            if let Err(failure) = tokio::task::spawn_blocking(move || source.rotate()).await {
-                error!(code = "SG0125", %failure, "SVID rotation ended: nothing is renewed any more");
-                return;
-            }
+            wait = match tokio::task::spawn_blocking(move || source.rotate()).await {
+                Ok(due) => due.min(IDLE),
+                Err(failure) => {
+                    error!(code = "SG0125", %failure, "SVIDs are not renewed; tried again");
+                    RETRY
+                }
+            };
         }
     }
 
-    fn next_due(&self) -> Duration {
+    /// Renews what is due, publishes the new generation, and says how long nothing is due.
+    fn rotate(&self) -> Duration {
         let now = self.clock.now();
-        let held = self.held();
+        let mut held = self.held();
+        let mut changed = false;
+        let mut failing = Vec::new();
+        for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
+            match self.advance(&mut held, kind, now) {
+                Ok(advanced) => changed |= advanced,
+                Err(failure) => {
+                    self.metrics.authority_failed();
+                    failing.push(Failing::new("the authority is not renewed", &failure));
+                }
+            }
+        }
+        self.show_expiry();
+        changed |= prune(&mut held.bundles, now);
+        let is_due =
+            |svid: &HeldSvid| svid.due <= now + BATCH || !svid.issued.svid.validity().contains(now);
+        let (renewed, failed) = self.renew(&mut held, now, is_due);
+        changed |= renewed;
+        failing.extend(failed);
+        self.report(failing);
+        if changed {
+            self.publish(&held);
+        }
         let due = held.svids.iter().map(|svid| svid.due).min();
         due.map_or(IDLE, |due| due.duration_since(now).unwrap_or_default())
     }
 
-    /// Renews what is due, and publishes the new generation.
-    fn rotate(&self) {
-        let now = self.clock.now();
-        let mut held = self.held();
-        let own = self.authority.trust_domain();
-        let (x509, jwt) = (self.advance_x509(now), self.advance_jwt(now));
-        let failed = [x509.as_ref().err(), jwt.as_ref().err()];
-        self.report(&mut held, failed.into_iter().flatten());
-        let mut changed = replace(x509, own, &mut held.bundles);
-        changed |= replace(jwt, own, &mut held.jwt_bundles);
-        changed |= self.renew(&mut held, now, |svid| {
-            svid.due <= now + BATCH || !svid.issued.svid.validity().contains(now)
-        });
-        if changed {
-            self.publish(&held);
-        }
-    }
-
-    /// Keeps what fails, to be shown, and logs what did not fail before. It is tried again each
-    /// second; until then the authority stays as it was.
-    fn report<'a>(&self, held: &mut Held, failed: impl Iterator<Item = &'a EmbeddedError>) {
-        let mut failing = Vec::new();
-        for failure in failed {
-            let (code, error) = (failure.code(), chain(failure));
-            self.metrics.authority_failed();
-            let failing_now = format!("the authority is not renewed: {error} [{code}]");
-            if !held.failing.contains(&failing_now) {
-                error!(
-                    code,
-                    error, "the authority is not renewed; it signs for as long as it can"
-                );
+    fn show_expiry(&self) {
+        let Authorities { x509, jwt } = self.authorities();
+        for (name, all) in [("x509", x509), ("jwt", jwt)] {
+            if let Some(active) = all.iter().find(|it| it.phase == Phase::Active) {
+                self.metrics.authority_expires(name, active.not_after);
             }
-            failing.push(failing_now);
         }
-        if failing.is_empty() && !held.failing.is_empty() {
-            info!("the authority is renewed again");
-        }
-        held.failing = failing;
     }
 
-    /// Renews the SVIDs that `is_due` chooses, and says whether there were any. One that cannot be
-    /// renewed stays in use.
-    fn renew(&self, held: &mut Held, now: SystemTime, is_due: impl Fn(&HeldSvid) -> bool) -> bool {
+    /// Brings an authority to where it must be now. Says whether its bundle changed.
+    fn advance(
+        &self,
+        held: &mut Held,
+        kind: AuthorityKind,
+        now: SystemTime,
+    ) -> Result<bool, EmbeddedError> {
+        let changed = match kind {
+            AuthorityKind::X509 => self.authority.advance(now)?,
+            AuthorityKind::Jwt => self.jwt_authority.advance(now)?,
+        };
+        if changed {
+            info!(?kind, "a bundle changes");
+            self.take_bundle(held, kind)?;
+        }
+        Ok(changed)
+    }
+
+    /// Keeps what fails, to be shown, and logs what did not fail before: it is tried again each
+    /// second, and what is there stays in use for as long as it counts.
+    fn report(&self, failing: Vec<Failing>) {
+        let mut known = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        for failing in failing.iter().filter(|failing| !known.contains(failing)) {
+            let Failing { code, what, error } = failing;
+            error!(
+                code,
+                error, "{what}; what is there stays in use until it expires"
+            );
+        }
+        if failing.is_empty() && !known.is_empty() {
+            info!("everything is renewed again");
+        }
+        *known = failing;
+    }
+
+    /// Renews the SVIDs that `is_due` chooses. Says whether there were any, and what failed. One that
+    /// cannot be renewed stays in use.
+    fn renew(
+        &self,
+        held: &mut Held,
+        now: SystemTime,
+        is_due: impl Fn(&HeldSvid) -> bool,
+    ) -> (bool, Option<Failing>) {
         let mut changed = false;
+        let mut failed = None;
         for svid in held.svids.iter_mut().filter(|svid| is_due(svid)) {
             match self.hold(Arc::clone(&svid.issued.entry)) {
                 Ok(renewed) => {
+                    self.metrics.rotated(&renewed.issued.svid);
                     *svid = renewed;
                     changed = true;
                 }
                 Err(failure) => {
                     self.metrics.rotation_failed();
                     svid.due = now + RETRY;
-                    error!(
-                        code = failure.code(),
-                        error = chain(&failure),
-                        spiffe_id = %svid.issued.entry.spiffe_id(),
-                        expires = ?svid.issued.svid.validity().not_after,
-                        "the SVID is not renewed; the old one is in use until it expires",
-                    );
+                    failed = Some(Failing::new("X.509-SVIDs are not renewed", &failure.into()));
                 }
             }
         }
-        changed
+        (changed, failed)
     }
 
     /// Mints an entry's SVID.
@@ -221,7 +266,6 @@ impl EmbeddedSource {
         let now = self.clock.now();
         let authority = self.authority.active_id();
         let svid = Arc::new(self.authority.mint(&entry, now)?);
-        self.metrics.rotated(&svid);
         Ok(HeldSvid {
             due: renewal(&svid, now),
             issued: Issued { entry, svid },
@@ -244,30 +288,24 @@ impl EmbeddedSource {
 
     /// Takes an authority's bundle as it is now.
     fn take_bundle(&self, held: &mut Held, kind: AuthorityKind) -> Result<(), EmbeddedError> {
-        let own = self.authority.trust_domain().clone();
+        let own = self.authority.trust_domain();
         match kind {
             AuthorityKind::X509 => {
-                let bundle = Arc::new(self.authority.bundle()?);
-                held.bundles.insert(own, bundle);
+                let mut bundle = self.authority.bundle()?;
+                if let Some(before) = held.bundles.get(own) {
+                    bundle = bundle.after(before);
+                }
+                held.bundles.insert(own.clone(), Arc::new(bundle));
             }
             AuthorityKind::Jwt => {
-                let bundle = Arc::new(self.jwt_authority.bundle()?);
-                held.jwt_bundles.insert(own, bundle);
+                let mut bundle = self.jwt_authority.bundle()?;
+                if let Some(before) = held.jwt_bundles.get(own) {
+                    bundle = bundle.after(before);
+                }
+                held.jwt_bundles.insert(own.clone(), Arc::new(bundle));
             }
         }
         Ok(())
-    }
-
-    /// The X.509 bundle, if it is another one now.
-    fn advance_x509(&self, now: SystemTime) -> Result<Option<X509Bundle>, EmbeddedError> {
-        let changed = self.authority.advance(now)?;
-        Ok(changed.then(|| self.authority.bundle()).transpose()?)
-    }
-
-    /// The JWT bundle, if it is another one now.
-    fn advance_jwt(&self, now: SystemTime) -> Result<Option<JwtBundle>, EmbeddedError> {
-        let changed = self.jwt_authority.advance(now)?;
-        Ok(changed.then(|| self.jwt_authority.bundle()).transpose()?)
     }
 }
 
@@ -283,20 +321,31 @@ impl Held {
     }
 }
 
-/// Puts a new bundle in the place of the one before, and says whether there is one.
-fn replace<B>(
-    advanced: Result<Option<B>, EmbeddedError>,
-    trust_domain: &TrustDomain,
-    bundles: &mut BTreeMap<TrustDomain, Arc<B>>,
-) -> bool {
-    match advanced {
-        Ok(Some(bundle)) => {
-            info!(%trust_domain, "a bundle changes");
-            bundles.insert(trust_domain.clone(), Arc::new(bundle));
-            true
+impl Failing {
+    fn new(what: &'static str, failure: &EmbeddedError) -> Self {
+        Self {
+            code: failure.code(),
+            what,
+            error: chain(failure),
         }
-        Ok(None) | Err(_) => false,
     }
+}
+
+/// Takes roots that have ended out of all bundles. Says whether there were any.
+fn prune(bundles: &mut BTreeMap<TrustDomain, Arc<X509Bundle>>, now: SystemTime) -> bool {
+    let mut changed = false;
+    for (trust_domain, bundle) in bundles {
+        match bundle.without_expired(now) {
+            Ok(Some(rest)) => {
+                info!(%trust_domain, "roots of a bundle have expired and are taken out");
+                *bundle = Arc::new(rest);
+                changed = true;
+            }
+            Ok(None) => {}
+            Err(error) => error!(code = "SG0145", %trust_domain, %error, "a bundle stays as it is"),
+        }
+    }
+    changed
 }
 
 impl Issuer for EmbeddedSource {

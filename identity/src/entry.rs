@@ -8,9 +8,13 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use crate::selector::{Attestor, Kind, Selector, SelectorError};
 
-/// What an SVID may live, X.509 or JWT.
+/// What an X.509-SVID may live.
 pub const TTL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
+
+/// What a JWT-SVID may live: as long as every key signs that is not yet in its last sixth.
+pub const JWT_TTL_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(4 * 60 * 60);
 
 /// Gives the workloads that have all of the selectors a SPIFFE ID, as an entry of SPIRE does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,13 +102,20 @@ pub enum EntryError {
     /// A component that anybody who may deploy could imitate.
     #[error("the entry for `{0}` identifies a component by what its deployer chose")]
     ComponentByName(SpiffeId),
-    /// A lifetime that is too short or too long.
-    #[error("the SVID lifetime {}s of `{id}` is not from 10s to 24h", ttl.as_secs_f32())]
+    /// A lifetime that is too short or too long, or not of whole seconds.
+    #[error(
+        "the {what} lifetime {}s of `{id}` is not one of whole seconds from 10s to {longest}",
+        ttl.as_secs_f32()
+    )]
     TtlOutOfRange {
         /// The entry's ID.
         id: SpiffeId,
+        /// `X.509-SVID` or `JWT-SVID`.
+        what: &'static str,
         /// What was asked for.
         ttl: Duration,
+        /// What is allowed.
+        longest: &'static str,
     },
     /// A name that no certificate should carry.
     #[error("`{name}` of the entry for `{id}` is not a DNS name")]
@@ -162,10 +173,19 @@ impl Entry {
             let name = name.clone();
             return Err(EntryError::BadDnsName { id, name });
         }
-        let ttls = [request.x509_svid_ttl, request.jwt_svid_ttl];
-        let wrong = |ttl: &Duration| !TTL_RANGE.contains(ttl);
-        if let Some(ttl) = ttls.into_iter().flatten().find(wrong) {
-            return Err(EntryError::TtlOutOfRange { id, ttl });
+        for (what, ttl, range, longest) in [
+            ("X.509-SVID", request.x509_svid_ttl, TTL_RANGE, "24h"),
+            ("JWT-SVID", request.jwt_svid_ttl, JWT_TTL_RANGE, "4h"),
+        ] {
+            let wrong = |ttl: &Duration| !range.contains(ttl) || ttl.subsec_nanos() > 0;
+            if let Some(ttl) = ttl.filter(wrong) {
+                return Err(EntryError::TtlOutOfRange {
+                    id,
+                    what,
+                    ttl,
+                    longest,
+                });
+            }
         }
         if request.hint.len() > 1024 {
             return Err(EntryError::HintTooLong(id));
@@ -391,9 +411,13 @@ fn pins_a_component(selectors: &[Selector]) -> bool {
     has(Kind::ComponentDigest) || (has(Kind::ComponentSigner) && has(Kind::ComponentRepository))
 }
 
-/// LDH labels, lower case, at most 253 bytes; a leading `*.` is allowed.
+/// LDH labels, lower case, at most 253 bytes, without wildcards. A name whose last label is all
+/// digits would be an IPv4 address gone wrong.
 fn is_dns_name(name: &str) -> bool {
-    let name = name.strip_prefix("*.").unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    if last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

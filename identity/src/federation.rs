@@ -175,11 +175,12 @@ pub(crate) fn verifying(
     trust_domain: &TrustDomain,
     bundle: &SpiffeBundle,
 ) -> Result<Verifying, FederationError> {
-    let x509 = X509Bundle::new(bundle.x509_authorities.clone());
-    let x509 = x509.map_err(|source| FederationError::Root {
-        trust_domain: trust_domain.clone(),
-        source,
-    })?;
+    let x509 = X509Bundle::new(bundle.x509_authorities.clone())
+        .and_then(|x509| x509.check(trust_domain).map(|()| x509))
+        .map_err(|source| FederationError::Root {
+            trust_domain: trust_domain.clone(),
+            source,
+        })?;
     Ok(Verifying {
         x509: Arc::new(x509),
         jwt: Arc::new(JwtBundle::new(trust_domain, bundle.jwks())?),

@@ -20,6 +20,7 @@ pub struct IdentityMetrics {
     streams: Family<StreamLabel, Gauge>,
     attestations: Family<ResultLabel, Counter>,
     authority_failures: Counter,
+    authority_expiry: Family<AuthorityLabel, Gauge>,
     refused_connections: Counter,
 }
 
@@ -38,6 +39,11 @@ enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SpiffeIdLabel {
     spiffe_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AuthorityLabel {
+    authority: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,6 +81,11 @@ impl IdentityMetrics {
             metrics.authority_failures.clone(),
         );
         registry.register(
+            "authority_expiry_timestamp_seconds",
+            "When the authority that signs now expires",
+            metrics.authority_expiry.clone(),
+        );
+        registry.register(
             "workload_api_connections_refused",
             "Connections to the Workload API's socket that were one too many of their user",
             metrics.refused_connections.clone(),
@@ -103,6 +114,12 @@ impl IdentityMetrics {
 
     pub(crate) fn authority_failed(&self) {
         self.authority_failures.inc();
+    }
+
+    pub(crate) fn authority_expires(&self, authority: &'static str, seconds: u64) {
+        let label = AuthorityLabel { authority };
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        self.authority_expiry.get_or_create(&label).set(seconds);
     }
 
     pub(crate) fn connection_refused(&self) {

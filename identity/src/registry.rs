@@ -31,6 +31,8 @@ pub struct EntryRegistry {
     path: PathBuf,
     trust_domain: TrustDomain,
     registrations: Vec<Registration>,
+    /// Made at run time, and in the configuration now too: kept for when they stand there no more.
+    shadowed: Vec<FileEntry>,
 }
 
 /// An entry with what the registry knows of it.
@@ -65,7 +67,7 @@ struct File {
     entries: Vec<FileEntry>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileEntry {
     id: String,
@@ -98,6 +100,7 @@ impl EntryRegistry {
                     entry: Arc::new(entry),
                 })
                 .collect(),
+            shadowed: Vec::new(),
         };
         for (position, kept) in registry.read()?.into_iter().enumerate() {
             let bad = |error: RegistryError| RegistryError::BadEntry {
@@ -106,13 +109,18 @@ impl EntryRegistry {
                 source: Box::new(error),
             };
             let created_at = SystemTime::UNIX_EPOCH + Duration::from_secs(kept.created_at);
-            match registry.examine(Some(kept.id), kept.entry, created_at) {
+            match registry.examine(Some(kept.id.clone()), kept.entry.clone(), created_at) {
                 Ok(registration) => registry.registrations.push(registration),
-                Err(RegistryError::Configured(id)) => warn!(
-                    code = "SG0118",
-                    %id,
-                    "an entry made at run time stands in the configuration too: that one counts",
-                ),
+                Err(RegistryError::Configured(configured)) => {
+                    let id = &kept.id;
+                    warn!(
+                        code = "SG0118",
+                        id,
+                        configured,
+                        "an entry made at run time stands in the configuration too: that one counts",
+                    );
+                    registry.shadowed.push(kept);
+                }
                 Err(error) => return Err(bad(error)),
             }
         }
@@ -136,7 +144,7 @@ impl EntryRegistry {
     ) -> Result<Registration, RegistryError> {
         let id = match id {
             Some(id) if !is_id(&id) => return Err(RegistryError::BadId(id)),
-            Some(id) if self.registrations.iter().any(|known| known.id == id) => {
+            Some(id) if self.is_taken(&id) => {
                 return Err(RegistryError::TakenId(id));
             }
             Some(id) => id,
@@ -194,6 +202,11 @@ impl EntryRegistry {
         }
     }
 
+    fn is_taken(&self, id: &str) -> bool {
+        self.registrations.iter().any(|known| known.id == id)
+            || self.shadowed.iter().any(|known| known.id == id)
+    }
+
     fn read(&self) -> Result<Vec<FileEntry>, RegistryError> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
@@ -239,6 +252,7 @@ impl EntryRegistry {
                     created_at: seconds(registration.created_at),
                     entry: registration.entry.to_request(),
                 })
+                .chain(self.shadowed.iter().cloned())
                 .collect(),
         };
         serde_json::to_vec_pretty(&file)

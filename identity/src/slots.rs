@@ -5,7 +5,8 @@
 //!          (in the bundle,      (signs)            (in the     (expired)
 //!           signs nothing)                          bundle)
 //!          at half of the       in the last sixth of
-//!          active one's life    the active one's life
+//!          active one's life    the active one's life,
+//!                               a twelfth after it was made
 //! ```
 //! An operator may hurry each step. What is old can be tainted (nothing that it signed is handed out
 //! any more), and what is tainted can be revoked (it leaves the bundle), as in SPIRE.
@@ -130,14 +131,16 @@ pub(crate) fn advance<A: Lived + Clone, E>(
         changed = true;
     }
     if let Some(validity) = active(&next).map(Lived::validity) {
-        if now >= validity.tenth(5) && position(&next, Phase::Prepared).is_none() {
+        if now >= validity.tenth(5) && !has_fresh_successor(&next, now) {
+            // One that waited for half of its life would be due as soon as it signs.
+            next.retain(|slot| slot.phase != Phase::Prepared);
             next.push(Slot {
                 phase: Phase::Prepared,
                 authority: make()?,
             });
             changed = true;
         }
-        if now >= last_sixth(validity) {
+        if now >= fraction_before_end(validity, 6) && is_known_long_enough(&next, now) {
             succeed(&mut next);
             changed = true;
         }
@@ -179,12 +182,18 @@ pub(crate) fn taint<A: Lived>(
     Ok(slot.authority.id().to_owned())
 }
 
-/// Removes a tainted authority. Without an `id`, the newest one.
+/// Removes a tainted authority; without an `id`, the newest one. With one, it may also be a prepared
+/// authority, which has signed nothing: whoever stole the active one may have it too.
 pub(crate) fn revoke<A: Lived>(
     slots: &mut Vec<Slot<A>>,
     id: Option<&str>,
 ) -> Result<String, SlotError> {
-    let index = choose(slots, id, Phase::Tainted, "revoked")?;
+    let is_prepared =
+        |slot: &Slot<A>| slot.phase == Phase::Prepared && Some(slot.authority.id()) == id;
+    let index = match slots.iter().position(is_prepared) {
+        Some(index) => index,
+        None => choose(slots, id, Phase::Tainted, "revoked")?,
+    };
     Ok(slots.remove(index).authority.id().to_owned())
 }
 
@@ -241,9 +250,26 @@ fn position<A>(slots: &[Slot<A>], phase: Phase) -> Option<usize> {
     slots.iter().position(|slot| slot.phase == phase)
 }
 
-fn last_sixth(validity: Validity) -> SystemTime {
+fn prepared<A: Lived>(slots: &[Slot<A>]) -> Option<Validity> {
+    let index = position(slots, Phase::Prepared)?;
+    slots.get(index).map(|slot| slot.authority.validity())
+}
+
+fn has_fresh_successor<A: Lived>(slots: &[Slot<A>], now: SystemTime) -> bool {
+    prepared(slots).is_some_and(|validity| now < validity.tenth(5))
+}
+
+/// Whether verifiers elsewhere, who fetch the bundle now and then, had time to.
+fn is_known_long_enough<A: Lived>(slots: &[Slot<A>], now: SystemTime) -> bool {
+    prepared(slots).is_some_and(|validity| {
+        let lifetime = validity.not_after.duration_since(validity.not_before);
+        now >= validity.not_before + lifetime.unwrap_or(Duration::ZERO) / 12
+    })
+}
+
+fn fraction_before_end(validity: Validity, fraction: u32) -> SystemTime {
     let lifetime = validity.not_after.duration_since(validity.not_before);
-    validity.not_after - lifetime.unwrap_or(Duration::ZERO) / 6
+    validity.not_after - lifetime.unwrap_or(Duration::ZERO) / fraction
 }
 
 #[cfg(test)]
@@ -307,10 +333,42 @@ mod tests {
 
     #[test]
     fn what_was_missed_while_stopped_is_made_up_for() {
-        assert_eq!(timeline(&[0, 55]), ["a", "a- b"]);
+        assert_eq!(timeline(&[0, 52]), ["a", "a (b)"]);
+        assert_eq!(timeline(&[0, 52, 56, 57]), ["a", "a (b)", "a (b)", "a- b"]);
+        assert_eq!(timeline(&[0, 58, 60]), ["a", "a (b)", "b"]);
         assert_eq!(timeline(&[0, 30, 70]), ["a", "a (b)", "b (c)"]);
         assert_eq!(timeline(&[0, 60]), ["a", "b"]);
         assert_eq!(timeline(&[0, 1000]), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_successor_that_waited_too_long_is_replaced() {
+        let validity = |from| Validity {
+            not_before: at(from),
+            not_after: at(from + 60),
+        };
+        let key = |name: &str, from| Key {
+            name: name.to_owned(),
+            validity: validity(from),
+        };
+        let mut slots = vec![
+            Slot {
+                phase: Phase::Active,
+                authority: key("a", 0),
+            },
+            Slot {
+                phase: Phase::Prepared,
+                authority: key("early", 1),
+            },
+        ];
+        let mut at_minute = |minute| {
+            advance(&mut slots, at(minute), || Ok::<_, ()>(key("b", minute))).unwrap();
+            let names = slots.iter().map(|slot| slot.authority.name.clone());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(at_minute(30), "a early");
+        assert_eq!(at_minute(31), "a b");
+        assert_eq!(at_minute(50), "a b");
     }
 
     #[test]
@@ -339,6 +397,8 @@ mod tests {
         assert_eq!(activate(&mut slots), Err(SlotError::None(Phase::Prepared)));
         assert_eq!(prepare(&mut slots, || Ok::<_, ()>(key("b"))), Ok(true));
         assert_eq!(prepare(&mut slots, || Err("two are too many")), Ok(false));
+        assert_eq!(revoke(&mut slots, Some("b")), Ok("b".to_owned()));
+        assert_eq!(prepare(&mut slots, || Ok::<_, ()>(key("b"))), Ok(true));
         let taint_active = taint(&mut slots, Some("a")).unwrap_err().to_string();
         assert_eq!(
             taint_active,

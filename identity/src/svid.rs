@@ -1,20 +1,19 @@
 //! X.509-SVIDs and the bundles that verify them, as immutable values.
 
+mod bundle;
 mod identities;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use spiffe::SpiffeId;
 use zeroize::Zeroizing;
 
 use crate::entry::Entry;
+pub use bundle::{UnusableRoot, X509Bundle};
 pub use identities::Identities;
 
 /// An X.509-SVID with its private key (X509-SVID.md section 2).
@@ -34,18 +33,6 @@ pub struct Validity {
     /// The moment from which it no longer counts.
     pub not_after: SystemTime,
 }
-
-/// The roots that verify one trust domain's X.509-SVIDs.
-#[derive(Debug, Clone)]
-pub struct X509Bundle {
-    roots: Vec<CertificateDer<'static>>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
-}
-
-/// A bundle with a root that cannot be trusted as one.
-#[derive(Debug, thiserror::Error)]
-#[error("a certificate of the bundle cannot serve as a root")]
-pub struct UnusableRoot(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 /// An entry with the SVID that is now in use for it.
 #[derive(Debug, Clone)]
@@ -110,39 +97,6 @@ impl X509Svid {
     /// When the leaf counts.
     pub fn validity(&self) -> Validity {
         self.validity
-    }
-}
-
-impl X509Bundle {
-    /// A bundle of root certificates, DER. Without any, everything of the trust domain is revoked.
-    ///
-    /// # Errors
-    /// When one of them is not a certificate.
-    pub fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, UnusableRoot> {
-        let mut store = RootCertStore::empty();
-        for root in &roots {
-            let added = store.add(root.clone());
-            added.map_err(|error| UnusableRoot(Box::new(error)))?;
-        }
-        let verifier = if store.is_empty() {
-            None
-        } else {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let built = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
-            let built = built.build();
-            Some(built.map_err(|error| UnusableRoot(Box::new(error)))?)
-        };
-        Ok(Self { roots, verifier })
-    }
-
-    /// Root certificates, DER.
-    pub fn roots(&self) -> &[CertificateDer<'static>] {
-        &self.roots
-    }
-
-    /// Checks chains against these roots alone; `None` where there are none.
-    pub(crate) fn verifier(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
-        self.verifier.as_ref()
     }
 }
 

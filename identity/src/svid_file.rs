@@ -114,46 +114,56 @@ impl SvidFile {
         })
     }
 
-    /// Writes the files again after each change, and tells of it, until told to stop. Those that
-    /// [`SvidFile::write`] wrote are told of first. What fails is tried again with what is the
-    /// newest then.
+    /// Writes the files now and after each change, and tells of it, until told to stop. What fails is
+    /// tried again with what is the newest then.
     pub async fn run(
         self,
         mut identities: watch::Receiver<Arc<Identities>>,
         stop: CancellationToken,
     ) {
-        let current = |identities: &Identities| Content::of(&self.spiffe_id, identities);
-        let mut written = current(&identities.borrow_and_update());
-        let mut failed = false;
-        self.notify.run(&self.spiffe_id, &stop).await;
+        // New files are never kept waiting by whoever is told of the ones before.
+        let fresh = tokio::sync::Notify::new();
+        tokio::join!(
+            self.keep(&mut identities, &fresh, &stop),
+            self.notify.run(&self.spiffe_id, &fresh, &stop),
+        );
+    }
+
+    async fn keep(
+        &self,
+        identities: &mut watch::Receiver<Arc<Identities>>,
+        fresh: &tokio::sync::Notify,
+        stop: &CancellationToken,
+    ) {
+        let mut written: Option<Content> = None;
         loop {
+            let generation = Arc::clone(&identities.borrow_and_update());
+            let content = Content::of(&self.spiffe_id, &generation);
+            let is_written = match (&written, &content) {
+                (Some(written), Some(content)) => written.is(content),
+                _ => false,
+            };
+            let mut failed = false;
+            if !is_written {
+                let file = self.clone();
+                let outcome = tokio::task::spawn_blocking(move || file.write(&generation)).await;
+                failed = !matches!(outcome, Ok(Ok(())));
+                match outcome {
+                    Ok(Ok(())) => {
+                        written = content;
+                        fresh.notify_one();
+                    }
+                    Ok(Err(failure)) => {
+                        let cause = std::error::Error::source(&failure).map(ToString::to_string);
+                        error!(code = failure.code(), cause, "{failure}");
+                    }
+                    Err(failure) => error!(code = "SG0141", %failure, "SVID files are not written"),
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = identities.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY), if failed => {}
-            }
-            let generation = Arc::clone(&identities.borrow_and_update());
-            let content = current(&generation);
-            let unchanged = match (&written, &content) {
-                (Some(written), Some(content)) => written.is(content),
-                _ => false,
-            };
-            if unchanged {
-                continue;
-            }
-            let file = self.clone();
-            let outcome = tokio::task::spawn_blocking(move || file.write(&generation)).await;
-            failed = !matches!(outcome, Ok(Ok(())));
-            match outcome {
-                Ok(Ok(())) => {
-                    written = content;
-                    self.notify.run(&self.spiffe_id, &stop).await;
-                }
-                Ok(Err(failure)) => {
-                    let cause = std::error::Error::source(&failure).map(ToString::to_string);
-                    error!(code = failure.code(), cause, "{failure}");
-                }
-                Err(failure) => error!(code = "SG0141", %failure, "SVID files are not written"),
             }
         }
     }

@@ -4,7 +4,8 @@ mod peer;
 mod server;
 mod verifier;
 
+pub(crate) use peer::check_signer;
 pub use peer::{PeerError, PeerIdentity};
-pub use server::{HandshakeProblem, ServerTls, TlsError};
+pub use server::{HandshakeProblem, Presented, ServerTls, TlsError, Trust};
 pub use verifier::SpiffeVerifier;
-pub(crate) use verifier::verify_chain;
+pub(crate) use verifier::{describe, verify_chain};

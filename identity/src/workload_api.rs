@@ -4,6 +4,7 @@
 //! that concerns the caller; when nothing is left for it, the stream ends with `PermissionDenied`.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -139,6 +140,11 @@ impl WorkloadApi {
         if request.audience.is_empty() || request.audience.iter().any(String::is_empty) {
             return Err(bad("audience must be specified"));
         }
+        // The same audiences, in whichever order, are the same token.
+        let audience: Vec<_> = BTreeSet::from_iter(&request.audience)
+            .into_iter()
+            .cloned()
+            .collect();
         let wanted = match request.spiffe_id.as_str() {
             "" => None,
             id => Some(SpiffeId::new(id).map_err(|_| bad("spiffe_id is not a SPIFFE ID"))?),
@@ -161,9 +167,9 @@ impl WorkloadApi {
         let mut hints = Hints::default();
         let tokens = entitled
             .iter()
-            .filter(|issued| issued.entry.allows(&request.audience))
+            .filter(|issued| issued.entry.allows(&audience))
             .map(|issued| {
-                let (entry, audience) = (&issued.entry, &request.audience);
+                let (entry, audience) = (&issued.entry, &audience);
                 let mint = || self.issuer.mint_jwt(entry, audience, now);
                 let svid = self
                     .tokens
@@ -256,7 +262,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
             Parts::default()
                 .and(entitled.iter().map(|issued| &issued.entry))
                 .and(entitled.iter().map(|issued| &issued.svid))
-                .and(x509_bundles(identities, entitled).map(|(_, bundle)| bundle))
+                .and(x509_bundles(identities, entitled).map(|(_, bundle)| bundle.shared_roots()))
         };
         self.stream("FetchX509SVID", selectors, parts, svid_response)
     }
@@ -267,7 +273,8 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         let selectors = self.attest(&request).await?;
         let parts = |identities: &Identities, entitled: &[&Issued]| {
-            Parts::default().and(x509_bundles(identities, entitled).map(|(_, bundle)| bundle))
+            Parts::default()
+                .and(x509_bundles(identities, entitled).map(|(_, bundle)| bundle.shared_roots()))
         };
         self.stream(
             "FetchX509Bundles",
@@ -300,7 +307,8 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         let selectors = self.attest(&request).await?;
         let parts = |identities: &Identities, entitled: &[&Issued]| {
-            Parts::default().and(jwt_bundles(identities, entitled).map(|(_, bundle)| bundle))
+            Parts::default()
+                .and(jwt_bundles(identities, entitled).map(|(_, bundle)| bundle.shared_jwks()))
         };
         self.stream(
             "FetchJWTBundles",

@@ -35,7 +35,10 @@ pub(crate) struct LiveConnection {
     pub(crate) expires_at: SystemTime,
     pub(crate) policy_generation: u64,
     pub(crate) identity_generation: u64,
+    /// Cancelled when the connection must be cut.
     pub(crate) cancel: CancellationToken,
+    /// Cancelled when the connection should end in good order.
+    pub(crate) ending: CancellationToken,
 }
 
 /// Keeps a connection in the table; dropping it takes it out.

@@ -55,9 +55,8 @@ pub(crate) async fn connection(
         }
     };
     // Trust may have changed between the handshake and the entry in the table.
-    if worker.identities.borrow().generation != generation && !downstream.is_trusted() {
-        info!(code = "SG0309", downstream = %address, "a peer is turned away: trust in it is gone");
-        return;
+    if worker.identities.borrow().generation != generation {
+        downstream.verify_again();
     }
     // → its requests
     watch::serve(stream, downstream).await;

@@ -1,11 +1,15 @@
 //! A connection lives no longer than the trust that let it in.
 //!
-//! The peer's chain was verified in its handshake. When a bundle changes, or a listener loses its
-//! identity, every live connection is verified again, and what would not be accepted now is cut.
+//! The peer's chain was verified in its handshake. When trust is withdrawn (a root is tainted or
+//! leaves a bundle, an entry goes), the connections that may hang on it are verified again: what
+//! would be refused now is cut, and what will be soon is asked to end in good order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sidegate_identity::TrustDomain;
 use sidegate_identity::svid::Identities;
+use sidegate_identity::tls::Trust;
 use tracing::info;
 
 use crate::connections::LiveConnection;
@@ -14,29 +18,42 @@ use crate::worker::Worker;
 /// Connections that are verified at a stretch, before others on the worker get their turn.
 const SLICE: usize = 16;
 
-/// Verifies the worker's connections after each change of trust, for as long as the source lives.
+/// What a change of generations took away.
+struct Withdrawn<'a> {
+    /// An entry: it may have been a listener's.
+    entries: bool,
+    /// Trust domains whose bundle has lost a root.
+    trust_domains: BTreeSet<&'a TrustDomain>,
+}
+
+/// Verifies the worker's connections where trust is withdrawn, for as long as the source lives.
 pub(crate) async fn watch(worker: Arc<Worker>) {
     let mut identities = worker.identities.clone();
     let mut known = Arc::clone(&identities.borrow_and_update());
     while identities.changed().await.is_ok() {
         let current = Arc::clone(&identities.borrow_and_update());
-        if !trusts_the_same(&known, &current) {
-            verify_all(&worker).await;
+        let withdrawn = Withdrawn::between(&known, &current);
+        if withdrawn.entries || !withdrawn.trust_domains.is_empty() {
+            let live = worker.connections.all();
+            let concerned = live.iter().filter(|live| withdrawn.concerns(live));
+            for (index, live) in concerned.enumerate() {
+                if index % SLICE == SLICE - 1 {
+                    tokio::task::yield_now().await;
+                }
+                verify(&worker, live);
+            }
         }
         known = current;
     }
 }
 
-/// Whether a connection would still be accepted now.
-pub(crate) fn holds(worker: &Worker, live: &LiveConnection) -> bool {
+/// Verifies a connection, and ends it if that is what it deserves.
+pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
     let now = worker.clock.now();
-    live.listener.tls.still_accepts(&live.chain, now)
-}
-
-async fn verify_all(worker: &Worker) {
-    let live = worker.connections.all();
-    for slice in live.chunks(SLICE) {
-        for live in slice.iter().filter(|live| !holds(worker, live)) {
+    match live.listener.tls.trust(&live.chain, now) {
+        Trust::Held => {}
+        Trust::Ending => live.ending.cancel(),
+        Trust::Gone => {
             info!(
                 code = "SG0309",
                 listener = %live.listener.name,
@@ -47,23 +64,28 @@ async fn verify_all(worker: &Worker) {
             live.listener.metrics.cut_untrusted();
             live.cut();
         }
-        tokio::task::yield_now().await;
     }
 }
 
-/// Whether bundles and entries are the same. A renewed SVID changes nothing for live connections.
-fn trusts_the_same(known: &Identities, current: &Identities) -> bool {
-    let same_bundles = known.bundles.len() == current.bundles.len()
-        && known
-            .bundles
-            .values()
-            .zip(current.bundles.values())
-            .all(|(known, current)| Arc::ptr_eq(known, current));
-    let keeps_entries = known.issued().len() <= current.issued().len()
-        && known
-            .issued()
-            .iter()
-            .zip(current.issued())
-            .all(|(known, current)| Arc::ptr_eq(&known.entry, &current.entry));
-    same_bundles && keeps_entries
+impl<'a> Withdrawn<'a> {
+    /// New entries come last, and a renewed SVID changes nothing for live connections.
+    fn between(known: &'a Identities, current: &Identities) -> Self {
+        let mut pairs = known.issued().iter().zip(current.issued());
+        let entries_stay = known.issued().len() <= current.issued().len()
+            && pairs.all(|(known, current)| Arc::ptr_eq(&known.entry, &current.entry));
+        let has_lost = known.bundles.iter().filter(|(trust_domain, known)| {
+            match current.bundles.get(*trust_domain) {
+                Some(current) => !Arc::ptr_eq(known, current) && !current.lasts_as_long_as(known),
+                None => true,
+            }
+        });
+        Self {
+            entries: !entries_stay,
+            trust_domains: has_lost.map(|(trust_domain, _)| trust_domain).collect(),
+        }
+    }
+
+    fn concerns(&self, live: &LiveConnection) -> bool {
+        self.entries || self.trust_domains.contains(live.peer.trust_domain())
+    }
 }

@@ -216,7 +216,7 @@ impl AdminServer {
                 if prepare_only {
                     blocking(move || source.prepare(kind)).await?;
                 } else {
-                    source.rotate_authority(kind).await?;
+                    Arc::clone(&source).rotate_authority(kind).await?;
                 }
                 info!(?kind, prepare_only, "an authority is rotated");
                 json_document(StatusCode::OK, &self.source.authorities())

@@ -16,9 +16,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use sidegate_identity::SpiffeId;
+use sidegate_identity::attestation::host_selectors;
 use sidegate_identity::clock::Clock;
 use sidegate_identity::svid::Identities;
-use sidegate_identity::tls::{HandshakeProblem, ServerTls};
+use sidegate_identity::tls::{HandshakeProblem, Presented, ServerTls};
 use sidegate_proxy::BoundListener;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -201,7 +202,11 @@ impl Gate {
             let generation = identities.borrow();
             host_entry(generation.issued().iter().map(|issued| &issued.entry))?
         };
-        let tls = ServerTls::new(entry, identities.clone(), &["http/1.1"]);
+        let presented = Presented {
+            spiffe_id: entry.spiffe_id().clone(),
+            selectors: host_selectors().into(),
+        };
+        let tls = ServerTls::new(presented, identities.clone(), &["http/1.1"]);
         Ok(Self {
             tls: tls.map_err(|error| Failure::new("SG0042", &error))?,
             clients: clients.to_vec(),

@@ -9,7 +9,7 @@ use sidegate_identity::attestation::listener_selectors;
 use sidegate_identity::entry::Entry;
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::Identities;
-use sidegate_identity::tls::ServerTls;
+use sidegate_identity::tls::{Presented, ServerTls};
 use sidegate_proxy::upstream::Upstream;
 use sidegate_proxy::upstream::http1::Http1Upstream;
 use sidegate_proxy::{BoundListener, ListenerConfig};
@@ -40,7 +40,11 @@ pub(super) fn bind(
                     super::refused(source, &key, error.code(), &error)
                 })?
             };
-            let tls = ServerTls::new(entry, identities.clone(), &["h2", "http/1.1"])
+            let presented = Presented {
+                spiffe_id: entry.spiffe_id().clone(),
+                selectors: fronted.selectors.into(),
+            };
+            let tls = ServerTls::new(presented, identities.clone(), &["h2", "http/1.1"])
                 .map_err(|error| Failure::new("SG0042", &error))?;
             let bound = BoundListener::bind(listener.listen, workers).map_err(|error| {
                 let key = Key::listener(index).child("listen");

@@ -3,8 +3,8 @@
 //! Below a root an intermediate is made here, and renewed at half of its life. An intermediate signs
 //! SVIDs itself: whoever issued it may have forbidden another one below it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,12 +16,14 @@ use rustls::pki_types::pem::PemObject;
 use spiffe::TrustDomain;
 use zeroize::Zeroizing;
 
-use super::signer::SigningCertificate;
+use super::signer::{self, SigningCertificate};
 use super::state::unreadable;
 use super::{AuthorityError, EmbeddedAuthority, Lifetimes, Signer, intermediate};
 use crate::entry::{Entry, EntryRequest};
 use crate::slots::{AuthorityStatus, Phase};
-use crate::tls::verify_chain;
+use crate::spiffe_bundle::SpiffeBundle;
+use crate::svid::X509Bundle;
+use crate::tls::{describe, verify_chain};
 
 /// The files of an authority that is brought along, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(super) struct Brought {
     /// The signing certificate and those above it, without the root.
     chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
+    /// When the first of the signing certificate, those above it and the roots ends.
+    end: SystemTime,
     /// Ours, below a root.
     intermediate: Option<RwLock<Arc<SigningCertificate>>>,
 }
@@ -93,6 +97,23 @@ impl Brought {
                 "it is a root and not in `bundle`",
             ));
         }
+        let of_certificate = |problem: String| refused(&files.certificate, &problem);
+        if is_root {
+            signing.check_signs_signers().map_err(of_certificate)?;
+        }
+        check_order(&chain, is_root).map_err(of_certificate)?;
+        let of_bundle = files.bundle.as_ref().unwrap_or(&files.certificate);
+        check_roots(&roots, trust_domain).map_err(|problem| refused(of_bundle, &problem))?;
+        let ends = chain.iter().chain(&roots).map(signer::end);
+        let end = ends
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(of_certificate)?;
+        let end = end.into_iter().min().unwrap_or(now);
+        if end <= now {
+            return Err(AuthorityError::Expired {
+                path: files.certificate.clone(),
+            });
+        }
         let signing = Arc::new(signing);
         let intermediate = is_root
             .then(|| intermediate(trust_domain, &signing, lifetimes, now))
@@ -102,6 +123,7 @@ impl Brought {
             chain: if is_root { Vec::new() } else { chain },
             signing,
             roots,
+            end,
             intermediate: intermediate.map(|made| RwLock::new(Arc::new(made))),
         })
     }
@@ -134,11 +156,13 @@ impl Brought {
                 Signer {
                     signer: Arc::clone(&made),
                     chain: vec![made.certificate.clone()],
+                    end: self.end.min(made.validity.not_after),
                 }
             }
             None => Signer {
                 signer: Arc::clone(&self.signing),
                 chain: self.chain.clone(),
+                end: self.end,
             },
         }
     }
@@ -174,9 +198,47 @@ impl EmbeddedAuthority {
         let entry = Entry::new(request, &self.trust_domain);
         let entry = entry.map_err(|error| refused(error.to_string()))?;
         let probe = self.mint(&entry, now)?;
-        verify_chain(probe.chain(), &self.bundle()?, now)
-            .map_err(|error| refused(format!("peers would refuse its SVIDs: {error}")))
+        verify_chain(probe.chain(), &self.bundle()?, now).map_err(|error| {
+            refused(format!(
+                "peers would refuse its SVIDs: {}",
+                describe(&error)
+            ))
+        })
     }
+}
+
+/// Each certificate is followed by the one that signed it, and none is a root: peers have those.
+fn check_order(chain: &[CertificateDer<'_>], is_root: bool) -> Result<(), String> {
+    for (issued, issuer) in chain.iter().zip(chain.iter().skip(1)) {
+        if !signer::names_as_issuer(issued, issuer)? {
+            return Err("a certificate is not followed by the one that signed it".to_owned());
+        }
+    }
+    match chain.last() {
+        Some(last) if !is_root && signer::names_as_issuer(last, last)? => {
+            Err("the root is among its certificates; it belongs into `bundle` alone".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Roots that peers could use: in every form in which bundles are given to them.
+fn check_roots(
+    roots: &[CertificateDer<'static>],
+    trust_domain: &TrustDomain,
+) -> Result<(), String> {
+    let causes = |error: &dyn std::error::Error| crate::chain(error);
+    let bundle = X509Bundle::new(roots.to_vec()).map_err(|error| causes(&error))?;
+    bundle.check(trust_domain).map_err(|error| causes(&error))?;
+    let written = SpiffeBundle {
+        x509_authorities: roots.to_vec(),
+        ..SpiffeBundle::default()
+    };
+    let read = SpiffeBundle::parse(written.to_json().as_bytes()).map_err(|error| causes(&error))?;
+    if read.x509_authorities.len() != roots.len() {
+        return Err("a root's key is neither RSA nor on P-256, P-384 or P-521".to_owned());
+    }
+    Ok(())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
@@ -191,12 +253,15 @@ fn private_key(
     path: &Path,
     refused: &impl Fn(&Path, &str) -> AuthorityError,
 ) -> Result<KeyPair, AuthorityError> {
-    let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
+    let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|source| unreadable(path, source))?;
     if metadata.mode() & 0o027 != 0 {
         let problem = "others may read or change it; a private key's mode should be 600 or 640";
         return Err(refused(path, problem));
     }
-    let content = fs::read_to_string(path).map(Zeroizing::new);
-    let content = content.map_err(|source| unreadable(path, source))?;
+    let mut content = Zeroizing::new(String::new());
+    file.read_to_string(&mut content)
+        .map_err(|source| unreadable(path, source))?;
     KeyPair::from_pem(&content).map_err(|_| refused(path, "it holds no private key in PEM"))
 }

@@ -55,14 +55,25 @@ impl SigningCertificate {
 
     /// Whether it says to be self-signed.
     pub(super) fn names_itself(&self) -> Result<bool, String> {
-        self.names_as_issuer(self)
+        names_as_issuer(&self.certificate, &self.certificate)
     }
 
-    /// Whether it names the other as its issuer. A chain that is broken otherwise does not pass any
-    /// peer; this finds files that were put together wrongly.
+    /// Whether it names the other as its issuer.
     pub(super) fn names_as_issuer(&self, issuer: &Self) -> Result<bool, String> {
-        let (issued, issuer) = (parse(&self.certificate)?, parse(&issuer.certificate)?);
-        Ok(issued.issuer() == issuer.subject())
+        names_as_issuer(&self.certificate, &issuer.certificate)
+    }
+
+    /// Checks that it may sign certificates that sign others: a path's verification does not look at
+    /// what its root may do.
+    pub(super) fn check_signs_signers(&self) -> Result<(), String> {
+        let parsed = parse(&self.certificate)?;
+        let constraints = parsed.basic_constraints();
+        let constraints = constraints.map_err(|error| error.to_string())?;
+        match constraints.map(|extension| extension.value) {
+            Some(found) if found.ca && found.path_len_constraint != Some(0) => Ok(()),
+            Some(found) if found.ca => Err("its path length allows no intermediate".to_owned()),
+            _ => Err("it is no signing certificate".to_owned()),
+        }
     }
 
     /// The trust domain's SPIFFE ID, where the certificate has one.
@@ -81,6 +92,21 @@ impl SigningCertificate {
             _ => Err("a certificate carries several URIs".to_owned()),
         }
     }
+}
+
+/// Whether one certificate names the other as its issuer. A chain that is broken otherwise does not
+/// pass any peer; this finds files that were put together wrongly.
+pub(super) fn names_as_issuer(
+    issued: &CertificateDer<'_>,
+    issuer: &CertificateDer<'_>,
+) -> Result<bool, String> {
+    let (issued, issuer) = (parse(issued)?, parse(issuer)?);
+    Ok(issued.issuer() == issuer.subject())
+}
+
+/// When a certificate ends.
+pub(super) fn end(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
+    Ok(moment(parse(certificate)?.validity().not_after.timestamp()))
 }
 
 /// The subject key identifier of a certificate, hex, or a digest where it has none.

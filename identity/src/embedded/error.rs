@@ -32,6 +32,9 @@ pub enum EmbeddedError {
     /// The registry refuses.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// What was begun did not come to its end.
+    #[error("the work ended before it was done: {0}")]
+    Ended(String),
     /// A foreign bundle is refused.
     #[error(transparent)]
     Federation(#[from] FederationError),
@@ -45,6 +48,7 @@ impl EmbeddedError {
             Self::Jwt(error) => error.code(),
             Self::Registry(error) => error.code(),
             Self::Federation(error) => error.code(),
+            Self::Ended(_) => "SG0125",
         }
     }
 
@@ -77,7 +81,7 @@ impl EmbeddedError {
                 }
             }
             Self::X509(AuthorityError::NotOurs) => Blame::Conflict,
-            Self::X509(_) | Self::Jwt(_) => Blame::Ourselves,
+            Self::X509(_) | Self::Jwt(_) | Self::Ended(_) => Blame::Ourselves,
         }
     }
 
@@ -85,7 +89,7 @@ impl EmbeddedError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Registry(error) => error.hint(),
-            Self::X509(_) | Self::Jwt(_) | Self::Federation(_) => None,
+            Self::X509(_) | Self::Jwt(_) | Self::Federation(_) | Self::Ended(_) => None,
         }
     }
 }

@@ -2,13 +2,13 @@
 //! nothing has changed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spiffe::TrustDomain;
 
-use super::{EmbeddedError, EmbeddedSource};
+use super::{EmbeddedError, EmbeddedSource, Failing};
 use crate::entry::EntryRequest;
 use crate::federation::{FederationError, Verifying};
 use crate::registry::Registration;
@@ -56,6 +56,7 @@ impl EmbeddedSource {
         let registration = held.registry.examine(id, request, self.clock.now())?;
         let svid = self.hold(Arc::clone(&registration.entry))?;
         held.registry.insert(registration.clone())?;
+        self.metrics.rotated(&svid.issued.svid);
         held.svids.push(svid);
         self.publish(&held);
         Ok(registration)
@@ -125,7 +126,9 @@ impl EmbeddedSource {
 
     /// What cannot be done now, such as renewing an authority; it is tried again each second.
     pub fn failing(&self) -> Vec<String> {
-        self.held().failing.clone()
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = |it: &Failing| format!("{}: {} [{}]", it.what, it.error, it.code);
+        failing.iter().map(text).collect()
     }
 
     /// The authorities and their phases.
@@ -136,16 +139,21 @@ impl EmbeddedSource {
         }
     }
 
-    /// Puts a successor in the active authority's place. A successor that was not published before
-    /// gets the time that everybody on this machine needs to take the new bundle.
+    /// Puts a successor in the active authority's place, after the time that everybody on this
+    /// machine needs to take the new bundle.
     ///
     /// # Errors
     /// It cannot be made or kept.
-    pub async fn rotate_authority(&self, kind: AuthorityKind) -> Result<(), EmbeddedError> {
-        if self.prepare(kind)? {
-            tokio::time::sleep(PROPAGATION).await;
-        }
-        self.activate(kind)
+    pub async fn rotate_authority(
+        self: Arc<Self>,
+        kind: AuthorityKind,
+    ) -> Result<(), EmbeddedError> {
+        let _turn = self.rotating.lock().await;
+        self.in_background(move |source| source.prepare(kind))
+            .await?;
+        tokio::time::sleep(PROPAGATION).await;
+        self.in_background(move |source| source.activate(kind))
+            .await
     }
 
     /// Publishes the successor of the active authority, unless it is already. Says whether it was
@@ -214,5 +222,15 @@ impl EmbeddedSource {
         self.take_bundle(&mut held, kind)?;
         self.publish(&held);
         Ok(revoked)
+    }
+
+    /// Making keys and syncing files takes its time.
+    async fn in_background<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, EmbeddedError> + Send + 'static,
+    ) -> Result<T, EmbeddedError> {
+        let source = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&source)).await;
+        done.unwrap_or_else(|failure| Err(EmbeddedError::Ended(failure.to_string())))
     }
 }

@@ -1,5 +1,7 @@
 //! The public keys of one trust domain's JWT-SVIDs, as a JWK Set (RFC 7517).
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -8,7 +10,7 @@ use spiffe::{JwtBundle as Parsed, TrustDomain};
 /// A JWK Set, as text for clients and parsed for our own verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtBundle {
-    jwks: String,
+    jwks: Arc<String>,
     parsed: Parsed,
     /// Keys whose tokens are still valid and handed out no more.
     tainted: Vec<String>,
@@ -81,7 +83,7 @@ impl JwtBundle {
             source: error.into(),
         })?;
         Ok(Self {
-            jwks,
+            jwks: Arc::new(jwks),
             parsed,
             tainted: Vec::new(),
         })
@@ -90,6 +92,22 @@ impl JwtBundle {
     /// The JWK Set, JSON.
     pub fn jwks(&self) -> &str {
         &self.jwks
+    }
+
+    /// The same JWK Set is the same value: what was made of it need not be made again.
+    pub(crate) fn shared_jwks(&self) -> &Arc<String> {
+        &self.jwks
+    }
+
+    /// Shares the JWK Set of the bundle before, where it is the same.
+    pub(crate) fn after(self, before: &Self) -> Self {
+        if self.jwks != before.jwks {
+            return self;
+        }
+        Self {
+            jwks: Arc::clone(&before.jwks),
+            ..self
+        }
     }
 
     /// Whether tokens that this key signed may still be handed out.

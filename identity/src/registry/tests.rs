@@ -94,14 +94,15 @@ fn what_cannot_be_done_changes_nothing() {
 fn an_entry_that_is_configured_now_counts_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut registry = open(&directory, Vec::new()).unwrap();
-    let registration = registry
-        .examine(None, request("configured", 1), now())
-        .unwrap();
-    registry.insert(registration).unwrap();
-    assert_eq!(
-        ids(&open(&directory, configured()).unwrap()),
-        ["configuration-1"]
-    );
+    create(&mut registry, "other", "other").unwrap();
+    let request = request("configured", 1);
+    let registration = registry.examine(Some("twin".to_owned()), request, now());
+    registry.insert(registration.unwrap()).unwrap();
+    let mut reopened = open(&directory, configured()).unwrap();
+    assert_eq!(ids(&reopened), ["configuration-1", "other"]);
+    // It is there again when it stands in the configuration no more.
+    reopened.remove("other").unwrap();
+    assert_eq!(ids(&open(&directory, Vec::new()).unwrap()), ["twin"]);
 }
 
 #[test]

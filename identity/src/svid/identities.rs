@@ -77,15 +77,6 @@ impl Identities {
         federated.chain([&self.trust_domain]).collect()
     }
 
-    /// The SVID that is in use for an entry.
-    pub fn svid_of(&self, entry: &Entry) -> Option<&Arc<X509Svid>> {
-        self.led_by(entry.selectors().first()?)
-            .iter()
-            .filter_map(|index| self.issued.get(*index))
-            .find(|issued| *issued.entry == *entry)
-            .map(|issued| &issued.svid)
-    }
-
     /// The SVID of a SPIFFE ID; of several entries for it, the first one's.
     pub fn svid(&self, id: &SpiffeId) -> Option<&Arc<X509Svid>> {
         self.issued
@@ -185,10 +176,6 @@ mod tests {
             let entitled = identities.entitled(&selectors);
             let paths: Vec<_> = entitled.map(|issued| issued.svid.id().path()).collect();
             assert_eq!(paths, expected);
-        }
-        for issued in identities.issued() {
-            let found = identities.svid_of(&issued.entry).unwrap();
-            assert!(Arc::ptr_eq(found, &issued.svid));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Telling whoever reads the files that there are new ones.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use spiffe::SpiffeId;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,7 @@ pub struct Notify {
 /// Why nobody was told.
 #[derive(Debug, thiserror::Error)]
 enum NotifyError {
-    #[error("{} cannot be read: {problem}", path.display())]
+    #[error("the pid file {} is of no use: {problem}", path.display())]
     PidFile { path: PathBuf, problem: String },
     #[error("process {pid} cannot be signalled: {source}")]
     Signal { pid: Pid, source: nix::Error },
@@ -36,15 +38,32 @@ enum NotifyError {
 }
 
 impl Notify {
-    pub(super) async fn run(&self, spiffe_id: &SpiffeId, stop: &CancellationToken) {
-        if let Some((pid_file, signal)) = &self.signal {
-            report(spiffe_id, send(pid_file, *signal));
+    /// Tells of new files whenever there are `fresh` ones; of several at once it tells once.
+    pub(super) async fn run(
+        &self,
+        spiffe_id: &SpiffeId,
+        fresh: &tokio::sync::Notify,
+        stop: &CancellationToken,
+    ) {
+        let telling = async {
+            loop {
+                fresh.notified().await;
+                self.tell(spiffe_id).await;
+            }
+        };
+        tokio::select! {
+            () = telling => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn tell(&self, spiffe_id: &SpiffeId) {
+        if let Some((pid_file, signal)) = self.signal.clone() {
+            let sent = tokio::task::spawn_blocking(move || send(&pid_file, signal));
+            report(spiffe_id, sent.await.unwrap_or(Ok(())));
         }
         if let Some((program, arguments)) = self.command.split_first() {
-            tokio::select! {
-                done = execute(program, arguments) => report(spiffe_id, done),
-                () = stop.cancelled() => {}
-            }
+            report(spiffe_id, execute(program, arguments).await);
         }
     }
 }
@@ -59,14 +78,28 @@ fn report(spiffe_id: &SpiffeId, done: Result<(), NotifyError>) {
 }
 
 fn send(pid_file: &Path, signal: Signal) -> Result<(), NotifyError> {
-    let unreadable = |problem: String| NotifyError::PidFile {
+    let unusable = |problem: String| NotifyError::PidFile {
         path: pid_file.to_owned(),
         problem,
     };
-    let text = std::fs::read_to_string(pid_file).map_err(|error| unreadable(error.to_string()))?;
+    let metadata = fs::metadata(pid_file).map_err(|error| unusable(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(unusable("it is no file".to_owned()));
+    }
+    let text = fs::read_to_string(pid_file).map_err(|error| unusable(error.to_string()))?;
     // Zero and negative numbers would name groups of processes, or all.
     let pid = text.trim().parse().ok().filter(|pid: &i32| *pid > 0);
-    let pid = Pid::from_raw(pid.ok_or_else(|| unreadable("it holds no process id".to_owned()))?);
+    let pid = pid.ok_or_else(|| unusable("it holds no process id".to_owned()))?;
+    // Who may write the file must not aim our signals at processes that are not its own.
+    let owner =
+        fs::metadata(format!("/proc/{pid}")).map_err(|error| unusable(error.to_string()))?;
+    let trusted = [0, geteuid().as_raw(), owner.uid()];
+    if !trusted.contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
+        return Err(unusable(
+            "others than the process's owner may write to it".to_owned(),
+        ));
+    }
+    let pid = Pid::from_raw(pid);
     kill(pid, signal).map_err(|source| NotifyError::Signal { pid, source })
 }
 
@@ -93,6 +126,8 @@ async fn execute(program: &str, arguments: &[String]) -> Result<(), NotifyError>
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -100,7 +135,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pid");
         for content in ["", "0", "-1", "1 2", "nginx", "99999999999"] {
-            std::fs::write(&file, content).unwrap();
+            fs::write(&file, content).unwrap();
             // Signal 0 would be harmless, but is no `Signal`: SIGCONT is to a running process.
             let refused = send(&file, Signal::SIGCONT);
             assert!(
@@ -108,8 +143,11 @@ mod tests {
                 "{content}"
             );
         }
-        std::fs::write(&file, format!("{}\n", std::process::id())).unwrap();
+        assert!(send(directory.path(), Signal::SIGCONT).is_err());
+        fs::write(&file, format!("{}\n", std::process::id())).unwrap();
         assert!(send(&file, Signal::SIGCONT).is_ok());
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(send(&file, Signal::SIGCONT).is_err());
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
-use spiffe::SpiffeId;
+use spiffe::{SpiffeId, TrustDomain};
 use x509_parser::extensions::KeyUsage;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -125,17 +125,17 @@ impl PeerIdentity {
     }
 }
 
-/// Checks a certificate above the leaf: it may sign, and if it names a SPIFFE ID, then it is the
-/// one of the leaf's own trust domain.
-pub(super) fn check_signer(
+/// Checks a certificate above a leaf: it may sign, and if it names a SPIFFE ID, then it is the one
+/// of the leaf's own trust domain.
+pub(crate) fn check_signer(
     signer: &CertificateDer<'_>,
-    leaf: &PeerIdentity,
+    trust_domain: &TrustDomain,
 ) -> Result<(), PeerError> {
     let certificate = parse(signer)?;
     if !certificate.is_ca() || !key_usage(&certificate)?.key_cert_sign() {
         return Err(PeerError::SignerMayNotSign);
     }
-    let own = leaf.spiffe_id.trust_domain().id_string();
+    let own = trust_domain.id_string();
     match uris(&certificate)?.as_slice() {
         [] => Ok(()),
         [uri] if *uri == own => Ok(()),

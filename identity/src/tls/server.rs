@@ -15,15 +15,36 @@ use tokio_rustls::TlsAcceptor;
 
 use super::peer::{PeerError, PeerIdentity};
 use super::verifier::{SpiffeVerifier, verify_chain};
-use crate::entry::Entry;
-use crate::svid::Identities;
+use crate::selector::Selector;
+use crate::svid::{Identities, Issued};
 
 /// Accepts mutual TLS with one identity, whose newest SVID each handshake shows.
 #[derive(Clone)]
 pub struct ServerTls {
-    entry: Arc<Entry>,
+    presented: Presented,
     identities: watch::Receiver<Arc<Identities>>,
     acceptor: TlsAcceptor,
+}
+
+/// The identity that a server shows: a SPIFFE ID, by whichever entry gives it to what has these
+/// selectors.
+#[derive(Debug, Clone)]
+pub struct Presented {
+    /// The ID, chosen once.
+    pub spiffe_id: SpiffeId,
+    /// What the server stands for.
+    pub selectors: Arc<[Selector]>,
+}
+
+/// What a connection that was accepted before deserves now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It would be accepted again.
+    Held,
+    /// What it is trusted by will be gone soon: it should end in good order.
+    Ending,
+    /// It would be refused.
+    Gone,
 }
 
 /// Why TLS cannot be offered at all.
@@ -52,23 +73,20 @@ impl ServerTls {
     /// TLS 1.3 with these ALPN protocols, the preferred one first; a client must show an X.509-SVID.
     ///
     /// # Errors
-    /// When the source holds no SVID for the entry.
+    /// When the source holds no such SVID.
     pub fn new(
-        entry: Arc<Entry>,
+        presented: Presented,
         identities: watch::Receiver<Arc<Identities>>,
         protocols: &[&str],
     ) -> Result<Self, TlsError> {
-        if identities.borrow().svid_of(&entry).is_none() {
-            return Err(TlsError::NoSvid(entry.spiffe_id().clone()));
+        if presented.issued(&identities.borrow()).is_none() {
+            return Err(TlsError::NoSvid(presented.spiffe_id));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = SpiffeVerifier::new(
-            Arc::clone(&entry),
-            identities.clone(),
-            Arc::clone(&provider),
-        );
+        let verifier =
+            SpiffeVerifier::new(presented.clone(), identities.clone(), Arc::clone(&provider));
         let resolver = SvidResolver {
-            entry: Arc::clone(&entry),
+            presented: presented.clone(),
             identities: identities.clone(),
         };
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -81,7 +99,7 @@ impl ServerTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self {
-            entry,
+            presented,
             identities,
             acceptor: TlsAcceptor::from(Arc::new(config)),
         })
@@ -89,12 +107,12 @@ impl ServerTls {
 
     /// The identity that it shows.
     pub fn spiffe_id(&self) -> &SpiffeId {
-        self.entry.spiffe_id()
+        &self.presented.spiffe_id
     }
 
     /// Whether there is an SVID to show: the entry may have been removed.
     pub fn has_svid(&self) -> bool {
-        self.identities.borrow().svid_of(&self.entry).is_some()
+        self.presented.issued(&self.identities.borrow()).is_some()
     }
 
     /// Performs handshakes.
@@ -114,37 +132,61 @@ impl ServerTls {
         PeerIdentity::from_leaf(leaf)
     }
 
-    /// Whether a connection that was accepted before would be accepted now: the listener still has
-    /// its identity, and the peer's chain, leaf first, still leads to a trusted root.
-    pub fn still_accepts(&self, peer: &[CertificateDer<'_>], now: SystemTime) -> bool {
+    /// What a connection that was accepted before deserves now: it depends on whether the listener
+    /// still has its identity, and on where the peer's chain, leaf first, leads.
+    pub fn trust(&self, peer: &[CertificateDer<'_>], now: SystemTime) -> Trust {
         let identities = Arc::clone(&self.identities.borrow());
         let Some(Ok(identity)) = peer.first().map(PeerIdentity::from_leaf) else {
-            return false;
+            return Trust::Gone;
         };
-        let bundle = identities.bundle_for(&self.entry, identity.spiffe_id.trust_domain());
-        identities.svid_of(&self.entry).is_some()
-            && bundle.is_some_and(|bundle| verify_chain(peer, bundle, now).is_ok())
+        let trust_domain = identity.spiffe_id.trust_domain();
+        let bundle = self
+            .presented
+            .issued(&identities)
+            .and_then(|issued| identities.bundle_for(&issued.entry, trust_domain));
+        let Some(bundle) = bundle else {
+            return Trust::Gone;
+        };
+        let leads_to = |bundle| verify_chain(peer, bundle, now).is_ok();
+        if leads_to(bundle.lasting()) {
+            Trust::Held
+        } else if leads_to(bundle) {
+            Trust::Ending
+        } else {
+            Trust::Gone
+        }
+    }
+}
+
+impl Presented {
+    /// The first entry that gives the ID, with its SVID.
+    pub fn issued<'a>(&'a self, identities: &'a Identities) -> Option<&'a Issued> {
+        identities
+            .entitled(&self.selectors)
+            .find(|issued| *issued.entry.spiffe_id() == self.spiffe_id)
     }
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("ServerTls");
-        shown.field("entry", &self.entry).finish_non_exhaustive()
+        shown
+            .field("presented", &self.presented)
+            .finish_non_exhaustive()
     }
 }
 
 #[derive(Debug)]
 struct SvidResolver {
-    entry: Arc<Entry>,
+    presented: Presented,
     identities: watch::Receiver<Arc<Identities>>,
 }
 
 impl ResolvesServerCert for SvidResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let identities = self.identities.borrow();
-        let svid = identities.svid_of(&self.entry)?;
-        Some(Arc::clone(svid.certified_key()))
+        let issued = self.presented.issued(&identities)?;
+        Some(Arc::clone(issued.svid.certified_key()))
     }
 }
 

@@ -14,7 +14,7 @@ use rustls::{
 use tokio::sync::watch;
 
 use super::peer::{PeerError, PeerIdentity, check_signer};
-use crate::entry::Entry;
+use super::server::Presented;
 use crate::svid::{Identities, X509Bundle};
 
 /// Verifies a client's X.509-SVID: the leaf by the rules of X509-SVID.md, the chain against the
@@ -22,7 +22,7 @@ use crate::svid::{Identities, X509Bundle};
 /// entry of whom the client wants to talk to federates with them.
 #[derive(Debug)]
 pub struct SpiffeVerifier {
-    entry: Arc<Entry>,
+    presented: Presented,
     identities: watch::Receiver<Arc<Identities>>,
     provider: Arc<CryptoProvider>,
 }
@@ -30,12 +30,12 @@ pub struct SpiffeVerifier {
 impl SpiffeVerifier {
     /// Verifies against what `identities` holds at the time of each handshake.
     pub fn new(
-        entry: Arc<Entry>,
+        presented: Presented,
         identities: watch::Receiver<Arc<Identities>>,
         provider: Arc<CryptoProvider>,
     ) -> Self {
         Self {
-            entry,
+            presented,
             identities,
             provider,
         }
@@ -53,9 +53,13 @@ impl ClientCertVerifier for SpiffeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let peer = PeerIdentity::from_leaf(leaf).map_err(refused)?;
+        let peer = examine(leaf, intermediates)?;
         let identities = Arc::clone(&self.identities.borrow());
-        let bundle = identities.bundle_for(&self.entry, peer.spiffe_id.trust_domain());
+        let trust_domain = peer.spiffe_id.trust_domain();
+        let bundle = self
+            .presented
+            .issued(&identities)
+            .and_then(|issued| identities.bundle_for(&issued.entry, trust_domain));
         let bundle = bundle.ok_or_else(|| refused(PeerError::NoBundle(peer.spiffe_id.clone())))?;
         verify(&peer, leaf, intermediates, bundle, now)
     }
@@ -96,10 +100,30 @@ pub(crate) fn verify_chain(
     now: SystemTime,
 ) -> Result<(), Error> {
     let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-    let peer = PeerIdentity::from_leaf(leaf).map_err(refused)?;
+    let peer = examine(leaf, intermediates)?;
     let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
     let now = UnixTime::since_unix_epoch(since_epoch.unwrap_or(Duration::ZERO));
     verify(&peer, leaf, intermediates, bundle, now).map(|_| ())
+}
+
+/// Reads a chain by the rules of X509-SVID.md; that it leads to a trusted root is another matter.
+fn examine(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<PeerIdentity, Error> {
+    let peer = PeerIdentity::from_leaf(leaf).map_err(refused)?;
+    for signer in intermediates {
+        check_signer(signer, peer.spiffe_id.trust_domain()).map_err(refused)?;
+    }
+    Ok(peer)
+}
+
+/// What is wrong with a certificate, in words.
+pub(crate) fn describe(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 fn verify(
@@ -109,9 +133,6 @@ fn verify(
     bundle: &X509Bundle,
     now: UnixTime,
 ) -> Result<ClientCertVerified, Error> {
-    for signer in intermediates {
-        check_signer(signer, peer).map_err(refused)?;
-    }
     let verifier = bundle
         .verifier()
         .ok_or_else(|| refused(PeerError::NoBundle(peer.spiffe_id.clone())))?;

@@ -46,6 +46,8 @@ pub(super) struct Downstream {
     pub(super) activity: Arc<Activity>,
     /// Cancelled when the connection must be cut.
     pub(super) cancel: CancellationToken,
+    /// Cancelled when the connection should end in good order.
+    pub(super) ending: CancellationToken,
     pub(super) is_http2: bool,
     address: Arc<str>,
     peer_id: Arc<str>,
@@ -76,7 +78,7 @@ impl Downstream {
             server_name: tls.server_name().map(ToOwned::to_owned),
             listener: listener.name.to_string(),
         });
-        let cancel = CancellationToken::new();
+        let (cancel, ending) = (CancellationToken::new(), CancellationToken::new());
         let registered = worker.connections.register(LiveConnection {
             listener: Arc::clone(listener),
             downstream: address,
@@ -86,6 +88,7 @@ impl Downstream {
             policy_generation: worker.policy_generation,
             identity_generation: worker.identities.borrow().generation,
             cancel: cancel.clone(),
+            ending: ending.clone(),
         });
         Ok(Self {
             worker: Arc::clone(worker),
@@ -98,6 +101,7 @@ impl Downstream {
             facts,
             activity: Activity::new(),
             cancel,
+            ending,
             is_http2: tls.alpn_protocol() == Some(b"h2"),
             address: address.to_string().into(),
             peer_id: peer_id.into(),
@@ -113,9 +117,9 @@ impl Downstream {
         &self.listener.upstream
     }
 
-    /// Whether the peer would still be accepted now.
-    pub(super) fn is_trusted(&self) -> bool {
-        trust::holds(&self.worker, self.registered.connection())
+    /// Verifies the peer again, as it is done when trust changes.
+    pub(super) fn verify_again(&self) {
+        trust::verify(&self.worker, self.registered.connection());
     }
 
     /// From now on each HTTP/1 response ends the connection.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ┌── the last tenth of the peer's SVID ──┐  ┌── its end
-//!  serving ──┤   drain                               ├──┤   idle, or a head that does not end
+//!  serving ──┤   drain, or a tainted root            ├──┤   idle, or a head that does not end
 //!            └── HTTP/2: GOAWAY; HTTP/1: `close` ────┘  └── cut by the connection table ──▶ cut
 //! ```
 
@@ -68,6 +68,7 @@ where
     let mut connection = pin!(connection);
     let mut cancelled = pin!(downstream.cancel.cancelled());
     let mut drained = pin!(downstream.worker.drain.cancelled());
+    let mut ending = pin!(downstream.ending.cancelled());
     let mut deadlines = Deadlines::new(&downstream);
     let mut timer = pin!(sleep_until(deadlines.next(&downstream)));
     poll_fn(|context| {
@@ -84,6 +85,14 @@ where
             deadlines.draining = true;
             shutdown(connection.as_mut());
             context.waker().wake_by_ref();
+        }
+        if !deadlines.ending && ending.as_mut().poll(context).is_ready() {
+            deadlines.ending = true;
+            downstream.close_after_response();
+            if downstream.is_http2 {
+                shutdown(connection.as_mut());
+                context.waker().wake_by_ref();
+            }
         }
         loop {
             match deadlines.due(&downstream, timer.as_mut(), context) {
@@ -127,6 +136,7 @@ struct Deadlines {
     /// When an idle connection that was asked to end is cut.
     goodbye: Option<Instant>,
     draining: bool,
+    ending: bool,
 }
 
 impl Deadlines {
@@ -138,6 +148,7 @@ impl Deadlines {
             expired: instant(validity.not_after, now),
             goodbye: None,
             draining: false,
+            ending: false,
         }
     }
 

@@ -8,7 +8,9 @@ use rcgen::{
 use spiffe::TrustDomain;
 
 use super::*;
-use crate::entry::EntryRequest;
+use crate::authority::{EmbeddedAuthority, Lifetimes};
+use crate::entry::{Entry, EntryRequest};
+use crate::svid::Issued;
 use crate::svid::X509Bundle;
 
 const NOW: u64 = 1_800_000_000;
@@ -76,17 +78,18 @@ fn verifier(bundles: &[(&str, &Authority)]) -> SpiffeVerifier {
         })
         .collect();
     let own = TrustDomain::new("one.test").unwrap();
-    let identities = Identities::new(1, own, Vec::new(), bundles, BTreeMap::new());
+    let (presented, issued) = server();
+    let identities = Identities::new(1, own, vec![issued], bundles, BTreeMap::new());
     let (_, receiver) = watch::channel(Arc::new(identities));
     SpiffeVerifier::new(
-        own_entry(),
+        presented,
         receiver,
         Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
     )
 }
 
-/// The entry of whom the client wants to talk to; it federates with `two.test`.
-fn own_entry() -> Arc<Entry> {
+/// What the client wants to talk to; its entry federates with `two.test`.
+fn server() -> (Presented, Issued) {
     let request = EntryRequest {
         spiffe_id: "spiffe://one.test/server".to_owned(),
         selectors: vec!["listener:name:main".to_owned()],
@@ -94,7 +97,21 @@ fn own_entry() -> Arc<Entry> {
         ..EntryRequest::default()
     };
     let own = TrustDomain::new("one.test").unwrap();
-    Arc::new(Entry::new(request, &own).unwrap())
+    let entry = Entry::new(request, &own).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let lifetimes = Lifetimes {
+        root: Duration::from_secs(3600),
+        svid: Duration::from_secs(60),
+    };
+    let path = directory.path().join("authority.pem");
+    let authority = EmbeddedAuthority::open(path, own, lifetimes, at(0)).unwrap();
+    let presented = Presented {
+        spiffe_id: entry.spiffe_id().clone(),
+        selectors: entry.selectors().into(),
+    };
+    let svid = Arc::new(authority.mint(&entry, at(0)).unwrap());
+    let entry = Arc::new(entry);
+    (presented, Issued { entry, svid })
 }
 
 fn verify(
@@ -296,10 +313,11 @@ fn an_svid_counts_only_in_its_time_and_not_after_its_trust_domain_is_withdrawn()
     let own = TrustDomain::new("one.test").unwrap();
     let empty = Arc::new(X509Bundle::new(Vec::new()).unwrap());
     let bundles = BTreeMap::from([(own.clone(), empty)]);
-    let identities = Identities::new(2, own, Vec::new(), bundles, BTreeMap::new());
+    let (presented, issued) = server();
+    let identities = Identities::new(2, own, vec![issued], bundles, BTreeMap::new());
     let (_, receiver) = watch::channel(Arc::new(identities));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let withdrawn = SpiffeVerifier::new(own_entry(), receiver, provider);
+    let withdrawn = SpiffeVerifier::new(presented, receiver, provider);
     assert_eq!(
         verify(&withdrawn, &one.sign(&leaf()), &[]),
         Err("SG0161".to_owned())

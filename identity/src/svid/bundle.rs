@@ -1,0 +1,148 @@
+//! The roots of one trust domain.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use spiffe::TrustDomain;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::tls::check_signer;
+
+/// The roots that verify one trust domain's X.509-SVIDs.
+#[derive(Debug, Clone)]
+pub struct X509Bundle {
+    roots: Arc<Vec<CertificateDer<'static>>>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// When the first of the roots ends. A path's verification does not look at the time of its root
+    /// (RFC 5280 section 6.1), so one that has ended must leave the bundle.
+    first_end: Option<SystemTime>,
+    /// The bundle as it will be without its tainted roots, where there are any.
+    lasting: Option<Arc<X509Bundle>>,
+}
+
+/// A bundle with a root that cannot be trusted as one.
+#[derive(Debug, thiserror::Error)]
+#[error("a certificate of the bundle cannot serve as a root")]
+pub struct UnusableRoot(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl X509Bundle {
+    /// A bundle of root certificates, DER. Without any, everything of the trust domain is revoked.
+    ///
+    /// # Errors
+    /// When one of them is not a certificate.
+    pub fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, UnusableRoot> {
+        let unusable = |error: Box<dyn std::error::Error + Send + Sync>| UnusableRoot(error);
+        let mut store = RootCertStore::empty();
+        let mut first_end = None;
+        for root in &roots {
+            store
+                .add(root.clone())
+                .map_err(|error| unusable(error.into()))?;
+            let end = end(root).map_err(unusable)?;
+            first_end = first_end.into_iter().chain([end]).min();
+        }
+        let mut verifier = None;
+        if !store.is_empty() {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
+            verifier = Some(builder.build().map_err(|error| unusable(error.into()))?);
+        }
+        Ok(Self {
+            roots: Arc::new(roots),
+            verifier,
+            first_end,
+            lasting: None,
+        })
+    }
+
+    /// The same bundle, of which some roots are tainted.
+    ///
+    /// # Errors
+    /// None that [`X509Bundle::new`] did not have.
+    pub fn tainted(self, tainted: &[CertificateDer<'_>]) -> Result<Self, UnusableRoot> {
+        if tainted.is_empty() {
+            return Ok(self);
+        }
+        let lasting = self.roots.iter().filter(|root| !tainted.contains(root));
+        let lasting = Self::new(lasting.cloned().collect())?;
+        Ok(Self {
+            lasting: Some(Arc::new(lasting)),
+            ..self
+        })
+    }
+
+    /// The bundle without roots that have ended; `None` where it would be the same.
+    ///
+    /// # Errors
+    /// None that [`X509Bundle::new`] did not have.
+    pub fn without_expired(&self, now: SystemTime) -> Result<Option<Self>, UnusableRoot> {
+        if self.first_end.is_none_or(|first| now <= first) {
+            return Ok(None);
+        }
+        let counts = |root: &&CertificateDer<'static>| end(root).is_ok_and(|end| now <= end);
+        Self::new(self.roots.iter().filter(counts).cloned().collect()).map(Some)
+    }
+
+    /// Checks that every root may sign for the trust domain (X509-SVID.md sections 3 and 4).
+    ///
+    /// # Errors
+    /// What is wrong with the first that may not.
+    pub fn check(&self, trust_domain: &TrustDomain) -> Result<(), UnusableRoot> {
+        let mut roots = self.roots.iter();
+        roots.try_for_each(|root| {
+            check_signer(root, trust_domain).map_err(|error| UnusableRoot(error.into()))
+        })
+    }
+
+    /// Root certificates, DER.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// Whether every root that lasted in the bundle before lasts in this one.
+    pub fn lasts_as_long_as(&self, before: &Self) -> bool {
+        let lasting = self.lasting().roots();
+        let mut before = before.lasting().roots().iter();
+        before.all(|root| lasting.contains(root))
+    }
+
+    /// The same roots are the same value: what was made of them need not be made again.
+    pub(crate) fn shared_roots(&self) -> &Arc<Vec<CertificateDer<'static>>> {
+        &self.roots
+    }
+
+    /// Shares the roots of the bundle before, where they are the same.
+    pub(crate) fn after(self, before: &Self) -> Self {
+        if self.roots != before.roots {
+            return self;
+        }
+        Self {
+            roots: Arc::clone(&before.roots),
+            ..self
+        }
+    }
+
+    /// The bundle without its tainted roots.
+    pub(crate) fn lasting(&self) -> &Self {
+        self.lasting.as_deref().unwrap_or(self)
+    }
+
+    /// Checks chains against these roots alone; `None` where there are none.
+    pub(crate) fn verifier(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
+        self.verifier.as_ref()
+    }
+}
+
+/// The last second in which a certificate counts.
+fn end(
+    certificate: &CertificateDer<'_>,
+) -> Result<SystemTime, Box<dyn std::error::Error + Send + Sync>> {
+    let (_, parsed) = X509Certificate::from_der(certificate)?;
+    let timestamp = parsed.validity().not_after.timestamp();
+    let seconds = u64::try_from(timestamp).unwrap_or(0);
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
