@@ -75,7 +75,7 @@ impl<'a> Withdrawn<'a> {
             && pairs.all(|(known, current)| Arc::ptr_eq(&known.entry, &current.entry));
         let has_lost = known.bundles.iter().filter(|(trust_domain, known)| {
             match current.bundles.get(*trust_domain) {
-                Some(current) => !Arc::ptr_eq(known, current) && !current.lasts_as_long_as(known),
+                Some(current) => !Arc::ptr_eq(known, current) && !current.trusts_all_of(known),
                 None => true,
             }
         });

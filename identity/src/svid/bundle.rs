@@ -103,11 +103,14 @@ impl X509Bundle {
         &self.roots
     }
 
-    /// Whether every root that lasted in the bundle before lasts in this one.
-    pub fn lasts_as_long_as(&self, before: &Self) -> bool {
-        let lasting = self.lasting().roots();
-        let mut before = before.lasting().roots().iter();
-        before.all(|root| lasting.contains(root))
+    /// Whether this bundle takes no trust away that the one before gave: every root is still there,
+    /// and none is newly tainted.
+    pub fn trusts_all_of(&self, before: &Self) -> bool {
+        let keeps = |now: &Self, before: &Self| {
+            let mut roots = before.roots().iter();
+            roots.all(|root| now.roots().contains(root))
+        };
+        keeps(self, before) && keeps(self.lasting(), before.lasting())
     }
 
     /// The same roots are the same value: what was made of them need not be made again.
@@ -145,4 +148,87 @@ fn end(
     let timestamp = parsed.validity().not_after.timestamp();
     let seconds = u64::try_from(timestamp).unwrap_or(0);
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+    use super::*;
+
+    fn at(minute: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + 60 * minute)
+    }
+
+    fn params(end: u64) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.not_before = at(0).into();
+        params.not_after = at(end).into();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    }
+
+    fn signed(params: &CertificateParams) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().into()
+    }
+
+    fn bundle(roots: &[&CertificateDer<'static>]) -> X509Bundle {
+        X509Bundle::new(roots.iter().map(|&root| root.clone()).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_root_leaves_the_bundle_after_the_last_second_of_its_time() {
+        let (early, late) = (signed(&params(10)), signed(&params(20)));
+        let both = bundle(&[&early, &late]);
+        assert!(both.without_expired(at(10)).unwrap().is_none());
+        let rest = both.without_expired(at(11)).unwrap().unwrap();
+        assert_eq!(rest.roots(), [late]);
+        assert!(rest.without_expired(at(20)).unwrap().is_none());
+        let none = rest.without_expired(at(21)).unwrap().unwrap();
+        assert!(none.roots().is_empty() && none.verifier().is_none());
+    }
+
+    #[test]
+    fn trust_is_taken_away_by_a_taint_and_by_a_revocation_and_by_nothing_else() {
+        let [one, two] = [signed(&params(10)), signed(&params(10))];
+        let both = || bundle(&[&one, &two]);
+        let tainted = || both().tainted(std::slice::from_ref(&one)).unwrap();
+        let revoked = || bundle(&[&two]);
+        assert!(both().trusts_all_of(&revoked()), "a root more");
+        assert!(both().trusts_all_of(&both()));
+        assert!(both().trusts_all_of(&tainted()));
+        assert!(!tainted().trusts_all_of(&both()));
+        assert!(tainted().trusts_all_of(&tainted()));
+        assert!(!revoked().trusts_all_of(&tainted()));
+        assert_eq!(tainted().lasting().roots(), revoked().roots());
+    }
+
+    #[test]
+    fn what_may_not_sign_for_the_trust_domain_is_no_root_of_it() {
+        let trust_domain = TrustDomain::new("one.test").unwrap();
+        let uri = |uri: &str| vec![SanType::URI(uri.try_into().unwrap())];
+        type Change = fn(&mut CertificateParams);
+        let cases: [(bool, &str, Change); 5] = [
+            (true, "spiffe://one.test", |_| {}),
+            (true, "spiffe://one.test", |params| {
+                params.subject_alt_names.clear();
+            }),
+            (false, "spiffe://two.test", |_| {}),
+            (false, "spiffe://one.test", |params| {
+                params.key_usages = vec![KeyUsagePurpose::CrlSign];
+            }),
+            (false, "spiffe://one.test", |params| {
+                params.is_ca = IsCa::ExplicitNoCa;
+            }),
+        ];
+        for (index, (fits, id, change)) in cases.into_iter().enumerate() {
+            let mut params = params(10);
+            params.subject_alt_names = uri(id);
+            change(&mut params);
+            let checked = bundle(&[&signed(&params)]).check(&trust_domain);
+            assert_eq!(checked.is_ok(), fits, "case {index}");
+        }
+    }
 }
