@@ -22,6 +22,7 @@ use spiffe::TrustDomain;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use crate::clock::{moment, seconds};
 use crate::entry::Entry;
 use crate::slots::{self, AuthorityStatus, Phase, Slot};
 use crate::svid::{Validity, X509Bundle, X509Svid};
@@ -398,10 +399,7 @@ fn roots(slots: &[Slot<Authority>]) -> Vec<CertificateDer<'static>> {
 
 /// From a little before now, for so long; whole seconds, as certificates count.
 fn span(now: SystemTime, lifetime: Duration) -> Validity {
-    let since_epoch = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs());
+    let now = moment(seconds(now));
     Validity {
         not_before: now.checked_sub(BACKDATE).unwrap_or(SystemTime::UNIX_EPOCH),
         not_after: now + lifetime,

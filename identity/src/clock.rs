@@ -1,7 +1,7 @@
 //! Time as a dependency, so that tests can stand at an expiry.
 
 use std::fmt::Debug;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Tells the time of day.
 pub trait Clock: Debug + Send + Sync + 'static {
@@ -21,4 +21,20 @@ impl Clock for SystemClock {
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
+}
+
+/// Whole seconds since 1970; 0 for what lies before.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// The moment so many seconds after 1970.
+pub(crate) fn moment(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// A certificate's time, as `x509-parser` tells it.
+pub(crate) fn moment_of(time: x509_parser::time::ASN1Time) -> SystemTime {
+    moment(u64::try_from(time.timestamp()).unwrap_or(0))
 }

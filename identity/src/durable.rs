@@ -7,6 +7,18 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+/// What a file holds; `None` where there is none. It may be secret.
+///
+/// # Errors
+/// Any other failure.
+pub fn read(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(Zeroizing::new(content))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Replaces a file by way of a temporary one beside it: write, sync, rename, sync the directory.
 ///
 /// The file is readable by its owner only.
@@ -17,11 +29,7 @@ use zeroize::Zeroizing;
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = temporary(path)?;
-    let before = match fs::read(path) {
-        Ok(content) => Some(Zeroizing::new(content)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+    let before = read(path)?;
     exchange(&temporary, path, content)?;
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     if synced.is_err() {

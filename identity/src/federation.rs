@@ -99,20 +99,17 @@ impl FederatedBundles {
     /// # Errors
     /// A file with anything in it that cannot be used is refused and left as it is.
     pub fn open(path: PathBuf, own: TrustDomain) -> Result<Self, FederationError> {
-        let bundles = match std::fs::read(&path) {
-            Ok(json) => parse_bundle_map(&json).map_err(|source| FederationError::Damaged {
+        let read = durable::read(&path).map_err(|source| FederationError::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let bundles = match read {
+            Some(json) => parse_bundle_map(&json).map_err(|source| FederationError::Damaged {
                 path: path.clone(),
                 source,
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(source) => {
-                let action = "read";
-                return Err(FederationError::File {
-                    action,
-                    path,
-                    source,
-                });
-            }
+            None => BTreeMap::new(),
         };
         match bundles.contains_key(&own) {
             true => Err(FederationError::OwnTrustDomain(own)),

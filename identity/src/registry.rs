@@ -6,13 +6,14 @@ mod error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use spiffe::TrustDomain;
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::clock::{moment, seconds};
 use crate::durable;
 use crate::entry::{Entry, EntryError, EntryRequest};
 pub use error::RegistryError;
@@ -108,7 +109,7 @@ impl EntryRegistry {
                 position: position + 1,
                 source: Box::new(error),
             };
-            let created_at = SystemTime::UNIX_EPOCH + Duration::from_secs(kept.created_at);
+            let created_at = moment(kept.created_at);
             match registry.examine(Some(kept.id.clone()), kept.entry.clone(), created_at) {
                 Ok(registration) => registry.registrations.push(registration),
                 Err(RegistryError::Configured(configured)) => {
@@ -163,7 +164,7 @@ impl EntryRegistry {
             None => Ok(Registration {
                 id,
                 origin: Origin::Runtime,
-                created_at: whole_seconds(now),
+                created_at: moment(seconds(now)),
                 entry: Arc::new(entry),
             }),
         }
@@ -208,16 +209,13 @@ impl EntryRegistry {
     }
 
     fn read(&self) -> Result<Vec<FileEntry>, RegistryError> {
-        let text = match std::fs::read(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => {
-                return Err(RegistryError::File {
-                    action: "read",
-                    path: self.path.clone(),
-                    source,
-                });
-            }
+        let read = durable::read(&self.path).map_err(|source| RegistryError::File {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        })?;
+        let Some(text) = read else {
+            return Ok(Vec::new());
         };
         let damaged = |problem: String| RegistryError::Damaged {
             path: self.path.clone(),
@@ -273,15 +271,6 @@ fn is_id(id: &str) -> bool {
         && id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
-    since_epoch.unwrap_or(Duration::ZERO).as_secs()
-}
-
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds(time))
 }
 
 #[cfg(test)]

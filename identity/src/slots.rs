@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::seconds;
 use crate::svid::Validity;
 
 /// Where in its life an authority is.
@@ -84,10 +85,6 @@ pub(crate) trait Lived {
 
 impl AuthorityStatus {
     pub(crate) fn new(id: String, phase: Phase, validity: Validity) -> Self {
-        let seconds = |time: SystemTime| {
-            let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
-            since_epoch.unwrap_or(Duration::ZERO).as_secs()
-        };
         Self {
             id,
             phase,

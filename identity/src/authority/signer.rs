@@ -1,6 +1,6 @@
 //! A certificate that signs others, with its key.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{Issuer, KeyPair};
@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::clock::moment_of;
 use crate::hex;
 use crate::svid::Validity;
 
@@ -42,8 +43,8 @@ impl SigningCertificate {
             return Err("a key does not belong to the certificate before it".to_owned());
         }
         let validity = Validity {
-            not_before: moment(parsed.validity().not_before.timestamp()),
-            not_after: moment(parsed.validity().not_after.timestamp()),
+            not_before: moment_of(parsed.validity().not_before),
+            not_after: moment_of(parsed.validity().not_after),
         };
         Self::new(certificate, key, validity).map_err(|error| error.to_string())
     }
@@ -106,7 +107,7 @@ pub(super) fn names_as_issuer(
 
 /// When a certificate ends.
 pub(super) fn end(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
-    Ok(moment(parse(certificate)?.validity().not_after.timestamp()))
+    Ok(moment_of(parse(certificate)?.validity().not_after))
 }
 
 /// The subject key identifier of a certificate, hex, or a digest where it has none.
@@ -128,9 +129,4 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String>
         Ok(_) => Err("there are bytes behind a certificate".to_owned()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn moment(timestamp: i64) -> SystemTime {
-    let seconds = u64::try_from(timestamp).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }

@@ -80,13 +80,12 @@ pub(super) fn load(
     path: &Path,
     trust_domain: &TrustDomain,
 ) -> Result<Vec<Slot<Authority>>, AuthorityError> {
-    let content = match std::fs::read_to_string(path) {
-        Ok(content) => Zeroizing::new(content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(unreadable(path, source)),
+    let read = durable::read(path).map_err(|source| unreadable(path, source))?;
+    let Some(content) = read else {
+        return Ok(Vec::new());
     };
     let damaged = |problem: String| damaged(path, problem);
-    let blocks = pem::parse_many(content.as_bytes()).map_err(|error| damaged(error.to_string()))?;
+    let blocks = pem::parse_many(content.as_slice()).map_err(|error| damaged(error.to_string()))?;
     let groups = blocks.chunks_exact(4);
     if blocks.is_empty() || !groups.remainder().is_empty() {
         return Err(damaged(format!(

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::bundle::{Jwk, JwtBundle, JwtBundleError};
+use crate::clock::{moment, seconds};
 use crate::slots::{self, AuthorityStatus, Lived, Phase, Slot, SlotError};
 use crate::svid::Validity;
 use crate::{durable, encoding, hex};
@@ -392,16 +393,13 @@ impl JwtError {
 }
 
 fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Keys, JwtError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(JwtError::File {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            });
-        }
+    let read = durable::read(path).map_err(|source| JwtError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let Some(text) = read else {
+        return Ok(Vec::new());
     };
     let damaged = |problem: String| JwtError::Damaged {
         path: path.to_owned(),
@@ -449,15 +447,6 @@ fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Keys, JwtError> {
         return Err(damaged("there is not exactly one active key".to_owned()));
     }
     Ok(keys)
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
-    since_epoch.map_or(0, |span| span.as_secs())
-}
-
-fn moment(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 #[cfg(test)]

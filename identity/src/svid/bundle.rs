@@ -1,7 +1,7 @@
 //! The roots of one trust domain.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -10,6 +10,7 @@ use rustls::server::danger::ClientCertVerifier;
 use spiffe::TrustDomain;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::clock::moment_of;
 use crate::tls::check_signer;
 
 /// The roots that verify one trust domain's X.509-SVIDs.
@@ -145,13 +146,13 @@ fn end(
     certificate: &CertificateDer<'_>,
 ) -> Result<SystemTime, Box<dyn std::error::Error + Send + Sync>> {
     let (_, parsed) = X509Certificate::from_der(certificate)?;
-    let timestamp = parsed.validity().not_after.timestamp();
-    let seconds = u64::try_from(timestamp).unwrap_or(0);
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    Ok(moment_of(parsed.validity().not_after))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 
     use super::*;

@@ -1,12 +1,11 @@
 //! The leaf of a peer's X.509-SVID, read by the rules of X509-SVID.md sections 4 and 5.
 
-use std::time::{Duration, SystemTime};
-
 use rustls::pki_types::CertificateDer;
 use spiffe::{SpiffeId, TrustDomain};
 use x509_parser::extensions::KeyUsage;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::clock::moment_of;
 use crate::svid::Validity;
 
 /// Who a peer is, once its chain has been verified.
@@ -115,8 +114,8 @@ impl PeerIdentity {
             return Err(PeerError::ExtendedKeyUsageWrong);
         }
         let validity = Validity {
-            not_before: moment(certificate.validity().not_before.timestamp()),
-            not_after: moment(certificate.validity().not_after.timestamp()),
+            not_before: moment_of(certificate.validity().not_before),
+            not_after: moment_of(certificate.validity().not_after),
         };
         Ok(Self {
             spiffe_id,
@@ -183,9 +182,4 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PeerErr
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(PeerError::Unparsable),
     }
-}
-
-fn moment(timestamp: i64) -> SystemTime {
-    let seconds = u64::try_from(timestamp).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
