@@ -22,6 +22,7 @@ pub(crate) const FIRST_UID: u32 = 100_000;
 
 /// The process, killed when this is dropped.
 pub(crate) struct Gate {
+    binary: PathBuf,
     folder: TempDir,
     child: Child,
 }
@@ -37,13 +38,13 @@ pub(crate) struct Memory {
 
 impl Gate {
     /// Starts it with an entry for this process's own user, and for each of so many other users,
-    /// and waits until it is ready. `root_ttl` is the life of the CA's root.
-    pub(crate) fn start(binary: &Path, workloads: u32, root_ttl: &str) -> Result<Self> {
+    /// and waits until it is ready.
+    pub(crate) fn start(binary: &Path, workloads: u32) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         // Other users connect to the socket inside.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         let config = folder.path().join("sidegate.toml");
-        fs::write(&config, configuration(workloads, root_ttl)?)?;
+        fs::write(&config, configuration(workloads)?)?;
         let log = folder.path().join("log");
         let mut child = Command::new(binary)
             .args(["run", "-o", "json", "--config"])
@@ -54,13 +55,28 @@ impl Gate {
             .spawn()
             .with_context(|| format!("{} does not start", binary.display()))?;
         let stdout = child.stdout.take();
-        let gate = Self { folder, child };
+        let binary = binary.to_owned();
+        let gate = Self {
+            binary,
+            folder,
+            child,
+        };
         let mut ready = String::new();
         BufReader::new(stdout.context("its output is piped")?).read_line(&mut ready)?;
         if !ready.starts_with('{') {
             bail!("sidegate is not ready: {}", fs::read_to_string(&log)?);
         }
         Ok(gate)
+    }
+
+    /// Has the successor of the root published.
+    pub(crate) fn publish_successor(&self) -> Result<Child> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["identity", "rotate", "x509", "--prepare-only", "--state"])
+            .arg(self.folder.path().join("state"))
+            .stdout(Stdio::null());
+        Ok(command.spawn()?)
     }
 
     /// The Workload API's socket.
@@ -98,15 +114,11 @@ impl Drop for Gate {
     }
 }
 
-fn configuration(workloads: u32, root_ttl: &str) -> Result<String> {
-    let mut text = format!(
-        r#"
+fn configuration(workloads: u32) -> Result<String> {
+    let mut text = r#"
 [identity]
 trust_domain = "bench.local"
 state = "state"
-
-[identity.embedded]
-root_ttl = "{root_ttl}"
 
 [workload_api]
 socket = "workload.sock"
@@ -116,18 +128,8 @@ listen = "127.0.0.1:0"
 
 [log]
 level = "error"
-
-# There must be one; nobody uses it.
-[[listener]]
-name = "unused"
-listen = "127.0.0.1:0"
-upstream = "http://127.0.0.1:1"
-
-[[identity.entry]]
-spiffe_id = "spiffe://bench.local/unused"
-selectors = ["listener:name:unused"]
 "#
-    );
+    .to_owned();
     let others = (FIRST_UID..).take(workloads.try_into()?);
     for uid in others.chain([geteuid().as_raw()]) {
         write!(

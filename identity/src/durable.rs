@@ -43,10 +43,6 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn exchange(temporary: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    match fs::remove_file(temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     let exchanged = write(temporary, content).and_then(|()| fs::rename(temporary, path));
     exchanged.inspect_err(|_| {
         // Where this fails, the next attempt begins with it.
@@ -64,13 +60,19 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn temporary(path: &Path) -> io::Result<PathBuf> {
+/// The name beside a path under which its successor is made. What an earlier attempt left there is
+/// removed.
+pub(crate) fn temporary(path: &Path) -> io::Result<PathBuf> {
     let mut name = path
         .file_name()
         .ok_or(io::ErrorKind::InvalidInput)?
         .to_owned();
     name.push(".new");
-    Ok(path.with_file_name(name))
+    let temporary = path.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(temporary),
+    }
 }
 
 #[cfg(test)]

@@ -302,16 +302,7 @@ fn remove_other_sets(directory: &Path, current: Option<&Path>) -> io::Result<()>
 
 /// Points a symbolic link elsewhere in one step.
 fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
-    let mut name = link
-        .file_name()
-        .ok_or(io::ErrorKind::InvalidInput)?
-        .to_owned();
-    name.push(".new");
-    let temporary = link.with_file_name(name);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    let temporary = durable::temporary(link)?;
     symlink(target, &temporary)?;
     fs::rename(&temporary, link)
 }

@@ -47,7 +47,7 @@ impl Kind {
 
 pub(super) async fn measure(binary: &Path, report: &mut Report) -> Result<()> {
     say("fetches: a sidegate with 1,000 entries");
-    let gate = Gate::start(binary, WORKLOADS, "10d")?;
+    let gate = Gate::start(binary, WORKLOADS)?;
     let (x509, jwt) = (Call::fetch_x509_svid(), Call::fetch_jwt_svid());
     let mut kinds = [
         Kind::new("FetchX509SVID, kept connections", x509.clone(), true),

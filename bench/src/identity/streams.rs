@@ -29,10 +29,6 @@ const RESERVED: u64 = 500;
 /// A connection takes the socket and a pidfd.
 const DESCRIPTORS_OF_A_CONNECTION: u64 = 2;
 
-/// The life of a root whose successor is published 25 seconds after the start, between two renewals
-/// of the SVIDs: that is the change.
-const SHORT_ROOT: &str = "60s";
-
 /// No wait takes longer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -57,19 +53,6 @@ enum Event {
     Failed(anyhow::Error),
 }
 
-/// How a change reached a fleet.
-#[derive(Debug, Default)]
-struct Spread {
-    /// From the first stream that saw it to the last.
-    took: Duration,
-    /// What sidegate spent on it.
-    cpu: Duration,
-    /// SVIDs that were renewed before, counted once for each stream, and what sidegate spent
-    /// meanwhile.
-    renewed: u32,
-    cpu_before: Duration,
-}
-
 pub(super) async fn measure(binary: &Path, descriptors: u64, report: &mut Report) -> Result<()> {
     if !geteuid().is_root() {
         report.skip("open streams: 1,000 workloads are 1,000 users, which needs root");
@@ -83,19 +66,20 @@ pub(super) async fn measure(binary: &Path, descriptors: u64, report: &mut Report
              descriptors open here, and sidegate needs {DESCRIPTORS_OF_A_CONNECTION} for each"
         ));
     }
-    memory(binary, streams, report).await?;
-    change(binary, streams, report).await
+    say(&format!("streams: memory of {streams}"));
+    let gate = Gate::start(binary, WORKLOADS)?;
+    let mut fleet = memory(&gate, streams, report).await?;
+    say(&format!("streams: a bundle change reaches {streams}"));
+    change(&gate, &mut fleet, report).await
 }
 
-async fn memory(binary: &Path, streams: u32, report: &mut Report) -> Result<()> {
-    say(&format!("streams: memory of {streams}"));
-    let gate = Gate::start(binary, WORKLOADS, "10d")?;
+async fn memory(gate: &Gate, streams: u32, report: &mut Report) -> Result<Fleet> {
     let before = gate.memory()?;
     let (cpu, began) = (gate.cpu()?, Instant::now());
     let fleet = Fleet::open(&gate.socket(), streams).await?;
     let (cpu, took) = (gate.cpu()?.saturating_sub(cpu), began.elapsed());
     let after = gate.memory()?;
-    let streams = f64::from(fleet.streams);
+    let streams = f64::from(streams);
     report.add("streams open at once", streams, "");
     report.add(
         "streams, until each had its first message",
@@ -116,31 +100,25 @@ async fn memory(binary: &Path, streams: u32, report: &mut Report) -> Result<()> 
         "MB",
         Goal::AtMost(GOAL_PER_THOUSAND),
     );
-    Ok(())
+    Ok(fleet)
 }
 
-async fn change(binary: &Path, streams: u32, report: &mut Report) -> Result<()> {
-    say(&format!("streams: a bundle change reaches {streams}"));
-    let gate = Gate::start(binary, WORKLOADS, SHORT_ROOT)?;
-    let mut fleet = Fleet::open(&gate.socket(), streams).await?;
-    // A command that changes the bundle would stand here, in place of the short root.
-    let spread = fleet.spread(&gate).await?;
-    let streams = f64::from(fleet.streams);
+/// A successor of the root is published: every stream gets the new bundle, and no new SVID.
+async fn change(gate: &Gate, fleet: &mut Fleet, report: &mut Report) -> Result<()> {
+    let cpu = gate.cpu()?;
+    let asked = Instant::now();
+    let mut command = gate.publish_successor()?;
+    let last = fleet.spread().await?;
+    let cpu = gate.cpu()?.saturating_sub(cpu);
+    ensure!(command.wait()?.success(), "the root is not rotated");
     report.add(
-        "bundle change, first stream to the last",
-        spread.took.as_secs_f64() * 1e3,
+        "bundle change, from the command to the last stream",
+        last.duration_since(asked).as_secs_f64() * 1e3,
         "ms",
     );
     report.add(
         "bundle change, CPU for each stream",
-        spread.cpu.as_secs_f64() * 1e6 / streams,
-        "µs",
-    );
-    let renewed = f64::from(spread.renewed) / (streams / f64::from(WORKLOADS));
-    report.add("SVIDs renewed with all streams open", renewed, "");
-    report.add(
-        "SVIDs renewed, CPU for each",
-        spread.cpu_before.as_secs_f64() * 1e6 / renewed,
+        cpu.as_secs_f64() * 1e6 / f64::from(fleet.streams),
         "µs",
     );
     Ok(())
@@ -184,34 +162,23 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Waits until a new bundle has reached all streams.
-    async fn spread(&mut self, gate: &Gate) -> Result<Spread> {
-        let mut spread = Spread::default();
-        let cpu_at_first = gate.cpu()?;
-        let mut cpu_before = cpu_at_first;
-        let (mut changed, mut first) = (0, None);
-        let mut sample = tokio::time::interval(Duration::from_millis(50));
+    /// Waits until a new bundle has reached all streams, and says when it reached the last.
+    async fn spread(&mut self) -> Result<Instant> {
+        let mut changed = 0;
         let deadline = Instant::now() + PATIENCE;
-        while changed < self.streams {
+        loop {
             ensure!(Instant::now() < deadline, "the bundle does not change");
-            tokio::select! {
-                biased;
-                event = self.next() => match event? {
-                    Event::First => {}
-                    Event::Renewed if changed == 0 => spread.renewed += 1,
-                    Event::Renewed => {}
-                    Event::NewBundle(at) => {
-                        changed += 1;
-                        spread.took = at.duration_since(*first.get_or_insert(at));
+            match self.next().await? {
+                Event::First | Event::Renewed => {}
+                Event::NewBundle(at) => {
+                    changed += 1;
+                    if changed == self.streams {
+                        return Ok(at);
                     }
-                    Event::Failed(error) => return Err(error),
-                },
-                _ = sample.tick(), if changed == 0 => cpu_before = gate.cpu()?,
+                }
+                Event::Failed(error) => return Err(error),
             }
         }
-        spread.cpu = gate.cpu()?.saturating_sub(cpu_before);
-        spread.cpu_before = cpu_before.saturating_sub(cpu_at_first);
-        Ok(spread)
     }
 
     async fn next(&mut self) -> Result<Event> {
