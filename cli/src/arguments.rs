@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sidegate_identity::TrustDomain;
 
-use crate::config::upstream_authority;
+use crate::config::{svid_ttl, upstream_authority};
 pub(crate) use check::CheckArguments;
 pub(crate) use identity::{
     AuthorityArguments, AuthorityName, BundleCommand, BundleDeleteArguments, BundleSetArguments,
@@ -140,15 +140,5 @@ fn trust_domain(text: &str) -> Result<TrustDomain, String> {
         Ok(trust_domain) if trust_domain.as_str() == text => Ok(trust_domain),
         Ok(trust_domain) => Err(format!("write it as `{trust_domain}`")),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-fn svid_ttl(text: &str) -> Result<std::time::Duration, String> {
-    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    let range = crate::config::Identity::TTL_RANGE;
-    if range.contains(&ttl) {
-        Ok(ttl)
-    } else {
-        Err("it must be from 10s to 24h".to_owned())
     }
 }

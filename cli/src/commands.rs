@@ -18,7 +18,7 @@ use crate::instance::{Instance, ListenerStatus};
 struct Ready<'a> {
     ready: bool,
     listeners: &'a [ListenerStatus],
-    admin: String,
+    admin: &'a str,
     workload_socket: String,
     state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ impl<'a> Ready<'a> {
         Self {
             ready: true,
             listeners: instance.listeners(),
-            admin: format!("http://{}", instance.admin()),
+            admin: instance.admin(),
             workload_socket: instance.workload_socket(),
             state: instance.state().display().to_string(),
             demo,

@@ -44,7 +44,7 @@ use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
-use socket::BoundSocket;
+use socket::{BoundSocket, Purpose};
 use status::Facts;
 
 pub(crate) use components::component_digest;
@@ -59,7 +59,7 @@ pub(crate) struct Instance {
     state: StateDirectory,
     socket: BoundSocket,
     _admin_socket: BoundSocket,
-    admin: SocketAddr,
+    admin: String,
     listeners: Vec<ListenerStatus>,
     health: Arc<Health>,
     proxy: Proxy,
@@ -90,8 +90,8 @@ impl Instance {
         let policy = load_policy(config, source)?;
         let components = components::load(config, source, &mut registry)?;
         let admin = Admin::bind(config.admin.listen)?;
-        let socket = BoundSocket::bind(&config.workload_api.socket, 0o777)?;
-        let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), 0o600)?;
+        let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
+        let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), Purpose::Admin)?;
         let plane = IdentityPlane::open(config, entries, &state, &clock, &mut registry)?;
         let identities = plane.source.watch();
 
@@ -135,6 +135,7 @@ impl Instance {
                 let source = Arc::clone(&plane.source);
                 move || source.failing()
             },
+            served,
         ));
         let facts = Facts {
             source: Arc::clone(&plane.source),
@@ -142,12 +143,13 @@ impl Instance {
             health: Arc::clone(&health),
             brought: config.identity.embedded.brought.clone(),
             policy: status::policy(config, &policy),
-            listeners: served,
             components: components::status(&components),
             workload_socket: socket.endpoint(),
             admin: admin.address(),
+            admin_tls: gate.is_some(),
         };
-        let admin_address = admin.address();
+        let scheme = if gate.is_some() { "https" } else { "http" };
+        let admin_url = format!("{scheme}://{}", admin.address());
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
         for file in files {
@@ -173,7 +175,7 @@ impl Instance {
             state,
             socket,
             _admin_socket: admin_socket,
-            admin: admin_address,
+            admin: admin_url,
             listeners: status,
             health,
             proxy,
@@ -218,9 +220,9 @@ impl Instance {
         &self.listeners
     }
 
-    /// The admin address, with its real port.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
+    /// The admin server's URL, with its real port and without a path.
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it.

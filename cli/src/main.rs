@@ -11,6 +11,7 @@ mod config;
 mod failure;
 mod instance;
 mod output;
+mod table;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The admin API on `admin.sock`: who may ask, and what is answered.
 
 mod api;
+mod gated;
 mod users;
 
 use std::fs;
@@ -173,8 +174,10 @@ fn a_list_in_the_place_of_an_object_is_refused() {
     let api = Api::of(&gate);
     let before = everything(&api);
     let entry = json!({"spiffe_id": spiffe_id("/new"), "selectors": ["unix:uid:1"]});
-    api.post("/v1/entries", &json!(["new", entry]))
-        .is_error(400, "SG0047");
+    let listed = json!([spiffe_id("/new"), ["unix:uid:1"]]);
+    for body in [json!(["new", entry]), json!({ "entry": listed })] {
+        api.post("/v1/entries", &body).is_error(400, "SG0047");
+    }
     api.post("/v1/authorities/x509/rotate", &json!([true]))
         .is_error(400, "SG0047");
     assert_eq!(everything(&api), before, "nothing has changed");
@@ -190,6 +193,29 @@ fn a_query_that_is_not_known_is_refused() {
         let is_filtered = answer.body["entries"] == json!([]);
         assert!(answer.status == 400 || is_filtered, "{query}: {answer:?}");
     }
+}
+
+#[test]
+fn a_rotation_is_finished_though_its_client_has_left_and_the_log_says_who_it_was() {
+    let folder = folder();
+    let gate = start(folder.path());
+    let api = Api::of(&gate);
+    let phases = || -> Vec<String> {
+        let all = phases(&api.get("/v1/authorities").body, "x509");
+        all.into_iter().map(|(phase, _)| phase).collect()
+    };
+    let mut stream = UnixStream::connect(api.socket()).expect("it is there");
+    let rotate = b"POST /v1/authorities/x509/rotate HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(rotate).expect("it is sent");
+    until("the successor is published", || {
+        (phases() == ["active", "prepared"]).then_some(())
+    });
+    drop(stream);
+    until("the successor signs", || {
+        (phases() == ["old", "active"]).then_some(())
+    });
+    let caller = format!("pid={}", std::process::id());
+    support::logged(&gate, &["an authority is rotated", "uid=", &caller]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use serde_json::Value;
 use sidegate_tests::{Output, Sidegate, Tool, root, skip, tool};
 
-use crate::support::{Configuration, finish, folder, logged, up};
+use crate::support::{Configuration, admin, finish, folder, logged, up};
 use crate::workload_api::many_users::{copy_of_sidegate, open_folder};
 
 /// A row: the check's id, its result, and its code.
@@ -212,12 +212,19 @@ upstream = "http://127.0.0.1:9"
     gate.stop();
 
     let second = Configuration::new().listener(late);
-    let _gate = second.start(folder.path());
+    let gate = second.start(folder.path()).0;
     assert_eq!(problems(&check_state(&state, &[]).1), []);
     identity(&state, &["entry", "delete", "late"]);
     let (code, document) = check_state(&state, &[]);
     assert_eq!(code, Some(1));
-    assert_eq!(problems(&document), problem("listener-identity", "SG0042"));
+    let expected = [
+        problem("readiness", "SG0060"),
+        problem("listener-identity", "SG0042"),
+    ];
+    assert_eq!(problems(&document), expected.concat());
+    let (status, missing) = admin(&gate, "/readyz").unwrap();
+    assert_eq!(status, 503);
+    assert_eq!(missing, "listeners: `late` has no identity\n");
 }
 
 /// A command that another user runs.

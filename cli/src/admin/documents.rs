@@ -8,6 +8,8 @@ use sidegate_identity::entry::EntryRequest;
 use sidegate_identity::registry::{Origin, Registration};
 use sidegate_identity::spiffe_bundle::SpiffeBundle;
 
+use crate::table::Table;
+
 /// A registration entry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct EntryDocument {
@@ -30,7 +32,7 @@ pub(crate) struct EntryList {
 pub(crate) struct NewEntry {
     #[serde(default)]
     pub(crate) id: Option<String>,
-    pub(crate) entry: EntryRequest,
+    pub(crate) entry: Table<EntryRequest>,
 }
 
 /// How to rotate an authority.

@@ -1,6 +1,5 @@
 //! Serving the admin API.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,18 +15,20 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sidegate_identity::TrustDomain;
-use sidegate_identity::attestation::Caller;
 use sidegate_identity::embedded::{AuthorityKind, Blame, EmbeddedError, EmbeddedSource};
+use sidegate_identity::registry::Registration;
 use sidegate_identity::source::Issuer;
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::{
     Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate,
     Selected,
 };
 use crate::failure::chain;
+use crate::table::Table;
 
 /// The largest request.
 const LARGEST: usize = 4 << 20;
@@ -38,7 +39,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Serves the admin API of one instance.
 pub(crate) struct AdminServer {
     source: Arc<EmbeddedSource>,
-    status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// What a request comes to.
@@ -58,7 +59,7 @@ impl AdminServer {
     ) -> Self {
         Self {
             source,
-            status: Box::new(status),
+            status: Arc::new(status),
         }
     }
 
@@ -71,10 +72,14 @@ impl AdminServer {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) if is_allowed(&stream) => {
-                    tokio::spawn(Arc::clone(&server).connection(stream, stop.clone()));
+                Ok((stream, _)) => {
+                    if let Some(caller) = allowed(&stream) {
+                        // Whatever is logged of its requests says who asked.
+                        let span = info_span!("admin", uid = caller.uid(), pid = caller.pid());
+                        let connection = Arc::clone(&server).connection(stream, stop.clone());
+                        tokio::spawn(connection.instrument(span));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => {
                     // Out of descriptors, most often: others must end first.
                     debug!(%error, "an admin connection is not accepted");
@@ -85,10 +90,9 @@ impl AdminServer {
     }
 
     async fn connection(self: Arc<Self>, stream: UnixStream, stop: CancellationToken) {
-        let service = service_fn(|request| {
-            let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
-        });
+        // A task of its own, which a client that hangs up does not leave half done.
+        let service =
+            service_fn(|request| tokio::spawn(Arc::clone(&self).answer(request).in_current_span()));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
@@ -101,20 +105,19 @@ impl AdminServer {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let answer = match (&parts.method, segments.as_slice()) {
-            (&Method::GET, ["v1", "status"]) => json_document(StatusCode::OK, &(self.status)()),
-            (&Method::GET, ["v1", "entries"]) => self.entries(),
+            _ if parts.uri.query().is_some() => Err(bad(format!("`{path}` takes no query"))),
+            (&Method::GET, ["v1", "status"]) => self.status().await,
+            (&Method::GET, ["v1", "entries"]) => self.list().await,
             (&Method::POST, ["v1", "entries"]) => self.create(body).await,
-            (&Method::GET, ["v1", "entries", id]) => self.entry(id),
+            (&Method::GET, ["v1", "entries", id]) => self.entry(id).await,
             (&Method::DELETE, ["v1", "entries", id]) => self.delete(id).await,
-            (&Method::GET, ["v1", "authorities"]) => {
-                json_document(StatusCode::OK, &self.source.authorities())
-            }
-            (&Method::GET, ["v1", "bundles"]) => self.bundles(),
+            (&Method::GET, ["v1", "authorities"]) => self.authorities().await,
+            (&Method::GET, ["v1", "bundles"]) => self.bundles().await,
             (&Method::PUT, ["v1", "bundles", name]) => self.set_bundle(name, body).await,
             (&Method::DELETE, ["v1", "bundles", name]) => self.delete_bundle(name).await,
             (&Method::POST, ["v1", "authorities", kind, action]) => {
@@ -133,14 +136,24 @@ impl AdminServer {
         })
     }
 
-    fn entries(&self) -> Answer {
-        let entries = self.source.entries();
+    async fn status(&self) -> Answer {
+        let status = Arc::clone(&self.status);
+        let status = self.ask(move |_| Ok(status())).await?;
+        json_document(StatusCode::OK, &status)
+    }
+
+    async fn entries(&self) -> Result<Vec<Registration>, Refused> {
+        self.ask(|source| Ok(source.entries())).await
+    }
+
+    async fn list(&self) -> Answer {
+        let entries = self.entries().await?;
         let entries = entries.iter().map(EntryDocument::from).collect();
         json_document(StatusCode::OK, &EntryList { entries })
     }
 
-    fn entry(&self, id: &str) -> Answer {
-        let entries = self.source.entries();
+    async fn entry(&self, id: &str) -> Answer {
+        let entries = self.entries().await?;
         match entries.iter().find(|known| known.id == id) {
             Some(known) => json_document(StatusCode::OK, &EntryDocument::from(known)),
             None => Err(Refused::new(
@@ -152,23 +165,32 @@ impl AdminServer {
     }
 
     async fn create(&self, body: Incoming) -> Answer {
-        let NewEntry { id, entry } = read(body).await?;
-        let source = Arc::clone(&self.source);
-        let created = blocking(move || source.create_entry(id, entry)).await?;
+        let NewEntry {
+            id,
+            entry: Table(entry),
+        } = read(body).await?;
+        let created = self
+            .ask(move |source| source.create_entry(id, entry))
+            .await?;
         info!(id = created.id, spiffe_id = %created.entry.spiffe_id(), "an entry is made");
         json_document(StatusCode::CREATED, &EntryDocument::from(&created))
     }
 
     async fn delete(&self, id: &str) -> Answer {
-        let (source, id) = (Arc::clone(&self.source), id.to_owned());
-        let removed = blocking(move || source.delete_entry(&id)).await?;
+        let id = id.to_owned();
+        let removed = self.ask(move |source| source.delete_entry(&id)).await?;
         info!(id = removed.id, spiffe_id = %removed.entry.spiffe_id(), "an entry is removed");
         let removed = EntryDocument::from(&removed);
         json_document(StatusCode::OK, &Removed { removed })
     }
 
-    fn bundles(&self) -> Answer {
-        let bundles = self.source.spiffe_bundles()?.into_iter();
+    async fn authorities(&self) -> Answer {
+        let authorities = self.ask(|source| Ok(source.authorities())).await?;
+        json_document(StatusCode::OK, &authorities)
+    }
+
+    async fn bundles(&self) -> Answer {
+        let bundles = self.ask(EmbeddedSource::spiffe_bundles).await?.into_iter();
         let bundles = bundles.map(|(trust_domain, bundle)| (trust_domain.to_string(), bundle));
         let list = BundleList {
             own: self.source.trust_domain().to_string(),
@@ -180,8 +202,9 @@ impl AdminServer {
     async fn set_bundle(&self, name: &str, body: Incoming) -> Answer {
         let trust_domain = trust_domain(name)?;
         let json = bytes(body).await?;
-        let (source, of) = (Arc::clone(&self.source), trust_domain.clone());
-        blocking(move || source.set_bundle(&of, &json)).await?;
+        let of = trust_domain.clone();
+        self.ask(move |source| source.set_bundle(&of, &json))
+            .await?;
         info!(%trust_domain, "a foreign bundle is taken");
         let trust_domain = trust_domain.to_string();
         json_document(StatusCode::OK, &Bundle { trust_domain })
@@ -189,8 +212,8 @@ impl AdminServer {
 
     async fn delete_bundle(&self, name: &str) -> Answer {
         let trust_domain = trust_domain(name)?;
-        let (source, of) = (Arc::clone(&self.source), trust_domain.clone());
-        blocking(move || source.delete_bundle(&of)).await?;
+        let of = trust_domain.clone();
+        self.ask(move |source| source.delete_bundle(&of)).await?;
         info!(%trust_domain, "a foreign bundle is given up");
         let trust_domain = trust_domain.to_string();
         json_document(StatusCode::OK, &Bundle { trust_domain })
@@ -209,22 +232,21 @@ impl AdminServer {
             "jwt" => AuthorityKind::Jwt,
             other => return Err(unknown(&format!("authority of the kind `{other}`"))),
         };
-        let source = Arc::clone(&self.source);
         match action {
             "rotate" => {
                 let Rotate { prepare_only } = read(body).await?;
                 if prepare_only {
-                    blocking(move || source.prepare(kind)).await?;
+                    self.ask(move |source| source.prepare(kind)).await?;
                 } else {
-                    Arc::clone(&source).rotate_authority(kind).await?;
+                    Arc::clone(&self.source).rotate_authority(kind).await?;
                 }
                 info!(?kind, prepare_only, "an authority is rotated");
-                json_document(StatusCode::OK, &self.source.authorities())
+                self.authorities().await
             }
             "taint" | "revoke" => {
                 let Selected { id } = read(body).await?;
                 let taints = action == "taint";
-                let chosen = blocking(move || match taints {
+                let chosen = self.ask(move |source| match taints {
                     true => source.taint(kind, id.as_deref()),
                     false => source.revoke(kind, id.as_deref()),
                 });
@@ -235,37 +257,39 @@ impl AdminServer {
             other => Err(unknown(&format!("action `{other}`"))),
         }
     }
+
+    /// The source may be signing or syncing files: what it does, and what it only tells, takes time.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&EmbeddedSource) -> Result<T, EmbeddedError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let source = Arc::clone(&self.source);
+        match tokio::task::spawn_blocking(move || work(&source)).await {
+            Ok(done) => Ok(done?),
+            Err(failure) => {
+                error!(code = "SG0049", %failure, "an admin request failed");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Err(Refused::new(status, "SG0049", failure.to_string()))
+            }
+        }
+    }
 }
 
-/// The owner of this process, and root: who could read its memory anyway.
-fn is_allowed(stream: &UnixStream) -> bool {
-    match Caller::of(stream) {
-        Ok(caller) if caller.uid() == 0 || caller.uid() == geteuid().as_raw() => true,
+/// Who calls, if it is the owner of this process, or root: they could read its memory anyway.
+fn allowed(stream: &UnixStream) -> Option<UCred> {
+    match stream.peer_cred() {
+        Ok(caller) if caller.uid() == 0 || caller.uid() == geteuid().as_raw() => Some(caller),
         Ok(caller) => {
             warn!(
                 code = "SG0048",
                 uid = caller.uid(),
                 "another user is turned away from the admin API",
             );
-            false
+            None
         }
         Err(error) => {
             warn!(code = "SG0048", %error, "a caller of the admin API is not known");
-            false
-        }
-    }
-}
-
-/// Signing and syncing files takes its time.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EmbeddedError> + Send + 'static,
-) -> Result<T, Refused> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(failure) => {
-            error!(code = "SG0049", %failure, "an admin request failed");
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            Err(Refused::new(status, "SG0049", failure.to_string()))
+            None
         }
     }
 }
@@ -274,7 +298,8 @@ async fn blocking<T: Send + 'static>(
 async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refused> {
     let body = bytes(body).await?;
     let body = if body.is_empty() { b"{}" } else { &body[..] };
-    serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
+    let document = serde_json::from_slice(body).map_err(|error| bad(error.to_string()));
+    document.map(|Table(document)| document)
 }
 
 async fn bytes(body: Incoming) -> Result<Bytes, Refused> {

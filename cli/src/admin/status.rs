@@ -37,6 +37,9 @@ pub(crate) struct Status {
     pub(crate) workload_socket: String,
     /// Where `/readyz` is.
     pub(crate) admin: SocketAddr,
+    /// Whether it asks for mutual TLS.
+    #[serde(default)]
+    pub(crate) admin_tls: bool,
     pub(crate) policy: PolicyFacts,
     pub(crate) listeners: Vec<ListenerFacts>,
     pub(crate) components: Vec<ComponentStatus>,

@@ -35,7 +35,7 @@ pub(crate) enum EntryCommand {
     List(ListArguments),
     /// Show one entry
     Show(EntryArguments),
-    /// Remove an entry that was made at run time; its SVIDs are withdrawn
+    /// Remove an entry that was made at run time; SVIDs that it gave stay valid until they expire
     Delete(EntryArguments),
 }
 
@@ -122,11 +122,11 @@ pub(crate) struct CreateArguments {
     #[arg(long, value_name = "ENTRY")]
     pub(crate) entry_id: Option<String>,
 
-    /// The lifetime of its X.509-SVIDs, from 10s to 24h [default: the instance's]
+    /// The lifetime of its X.509-SVIDs, whole seconds from 10s to 24h [default: the instance's]
     #[arg(long, value_name = "DURATION", value_parser = svid_ttl)]
     pub(crate) x509_svid_ttl: Option<Duration>,
 
-    /// The lifetime of its JWT-SVIDs, from 10s to 24h [default: 5m]
+    /// The lifetime of its JWT-SVIDs, whole seconds from 10s to 24h [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = svid_ttl)]
     pub(crate) jwt_svid_ttl: Option<Duration>,
 

@@ -73,7 +73,8 @@ fn instance(state: &Path, status: &Status, directory: Result<(), Failure>) -> Ve
         status.version, status.pid, status.trust_domain
     );
     rows.push(Check::ok("instance", "instance answers", told));
-    let page = format!("http://{}/readyz", status.admin);
+    let scheme = if status.admin_tls { "https" } else { "http" };
+    let page = format!("{scheme}://{}/readyz", status.admin);
     let ready = Check::ok("readiness", "instance is ready", page);
     rows.push(match status.missing.as_slice() {
         [] => ready,

@@ -276,14 +276,18 @@ fn what_the_command_line_sees_has_its_rows_too() {
         directory: Err(Failure::message("SG0005", "it is open").help("chmod")),
         workload_api: Err("nobody answers".to_owned()),
     };
-    let report = report(with(&[("/missing", json!(["draining"]))]), seen, false);
+    let changes = [
+        ("/missing", json!(["draining"])),
+        ("/admin_tls", json!(true)),
+    ];
+    let report = report(with(&changes), seen, false);
     assert_eq!(
         problems(&report),
         "\
 × state directory is private  /state
     it is open   [SG0005]
     hint: chmod
-× instance is ready  http://127.0.0.1:15900/readyz
+× instance is ready  https://127.0.0.1:15900/readyz
     draining   [SG0060]
 × Workload API answers  unix:///state/workload.sock
     nobody answers   [SG0050]

@@ -34,7 +34,7 @@ fn print(instance: &Instance, format: OutputFormat) -> Result<(), Failure> {
                 );
             }
             tracing::info!(
-                admin = %instance.admin(),
+                admin = instance.admin(),
                 workload_socket = instance.workload_socket(),
                 "ready",
             );

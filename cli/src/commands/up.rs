@@ -227,7 +227,7 @@ fn welcome(config: &Config, instance: &Instance, demo: &Demo) -> String {
         "  policy    {policy}\n  \
            you       {} by files in {state}/demo, or by the Workload API\n  \
            identity  {}  Workload API and Envoy SDS\n  \
-           admin     http://{}  /livez /readyz /metrics\n\n\
+           admin     {}  /livez /readyz /metrics\n\n\
          Allowed, then denied:\n\n  {}\n  {}\n\n\
          Next:\n\n  \
            sidegate svid fetch x509 --socket {}\n  \

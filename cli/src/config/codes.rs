@@ -56,3 +56,5 @@ pub(crate) const BAD_DNS_NAME: &str = "SG0035";
 pub(crate) const BAD_ENTRYPOINT: &str = "SG0036";
 /// A log filter that cannot be read.
 pub(crate) const BAD_LOG_LEVEL: &str = "SG0037";
+/// A key that has no effect beside another.
+pub(crate) const NO_EFFECT: &str = "SG0039";

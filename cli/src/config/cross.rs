@@ -13,7 +13,8 @@ use super::diagnostic::{Diagnostic, did_you_mean};
 use super::key::Key;
 use super::lower::Lowering;
 use super::model::Admin;
-use super::raw::{RawConfig, RawIdentity, Table};
+use super::raw::{RawConfig, RawIdentity};
+use crate::table::Table;
 
 pub(super) fn check(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     let component_names = raw.component.iter().enumerate().filter_map(|(index, raw)| {

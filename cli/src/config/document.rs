@@ -396,7 +396,7 @@ fn syntax_problem(text: &str, error: &Error) -> Diagnostic {
 /// serde's names for what it meets, in TOML's words.
 fn in_toml_words(what: &str) -> String {
     match what {
-        "map" => "a table",
+        "map" | "a map" => "a table",
         "sequence" | "a sequence" => "an array",
         "i64" => "an integer",
         other => return other.trim_end_matches(" as i128").to_owned(),

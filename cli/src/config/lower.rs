@@ -15,9 +15,10 @@ use super::model::{
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
-    RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi, Table,
+    RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
+use crate::table::Table;
 
 /// The lowering of one file: reads values, keeps problems.
 pub(super) struct Lowering<'a> {
@@ -86,7 +87,7 @@ impl Lowering<'_> {
         let svid_ttl = self.optional(
             raw.svid_ttl,
             at.child("svid_ttl"),
-            values::duration(Identity::TTL_RANGE),
+            values::lifetime(Identity::TTL_RANGE),
         );
         let embedded = self.embedded(&at.child("embedded"), raw.embedded);
         let entries = self.each(raw.entry, Key::entry, Self::entry);
@@ -106,10 +107,19 @@ impl Lowering<'_> {
             return default;
         };
         let base = self.base;
+        if raw.root_ttl.is_some() && raw.certificate.is_some() {
+            let title = "`identity.embedded.root_ttl` with a certificate that is brought along";
+            let key = at.child("root_ttl");
+            let problem = Diagnostic::new(codes::NO_EFFECT, title, self.keys.value(&key))
+                .label("has no effect")
+                .related(self.keys.value(&at.child("certificate")), "brought here")
+                .help("it is the lifetime of a root that is made here: remove one of the two");
+            self.report(problem);
+        }
         let root_ttl = self.optional(
             raw.root_ttl,
             at.child("root_ttl"),
-            values::duration(Embedded::ROOT_TTL_RANGE),
+            values::lifetime(Embedded::ROOT_TTL_RANGE),
         );
         let is_brought = raw.certificate.is_some() || raw.key.is_some() || raw.bundle.is_some();
         let mut brought = None;
@@ -147,7 +157,7 @@ impl Lowering<'_> {
             (raw.jwt_svid_ttl, "jwt_svid_ttl"),
         ]
         .map(|(ttl, name)| {
-            self.optional(ttl, at.child(name), values::duration(Identity::TTL_RANGE))
+            self.optional(ttl, at.child(name), values::lifetime(Identity::TTL_RANGE))
         });
         Some(Entry {
             spiffe_id: spiffe_id?,

@@ -3,16 +3,9 @@
 //! Every key is optional here, so that what is missing is reported together with all else that is
 //! wrong and not as the one error that ends deserialization.
 
-use std::fmt;
-use std::marker::PhantomData;
-
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// A TOML table and nothing else: a derived struct would take an array for its fields in order.
-#[derive(Debug, Default)]
-pub(super) struct Table<T>(pub(super) T);
+use crate::table::Table;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,26 +136,4 @@ pub(super) struct RawLog {
     pub(super) level: Option<String>,
     pub(super) format: Option<String>,
     pub(super) access: Option<String>,
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_map(TableVisitor(PhantomData))
-            .map(Self)
-    }
-}
-
-struct TableVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a table")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map))
-    }
 }

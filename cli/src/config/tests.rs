@@ -206,7 +206,6 @@ fn what_is_written_is_what_is_used() {
         identity.source = "embedded"
         identity.state = "/var/lib/sidegate"
         identity.svid_ttl = "10s"
-        identity.embedded.root_ttl = "60s"
         identity.embedded.certificate = "ca.pem"
         identity.embedded.key = "/etc/ca.key"
         identity.embedded.bundle = "roots.pem"
@@ -264,7 +263,7 @@ fn what_is_written_is_what_is_used() {
             state: PathBuf::from("/var/lib/sidegate"),
             svid_ttl: Duration::from_secs(10),
             embedded: Embedded {
-                root_ttl: Duration::from_secs(60),
+                root_ttl: Duration::from_secs(365 * 24 * 3600),
                 brought: Some(BroughtFiles {
                     certificate: PathBuf::from("folder/ca.pem"),
                     key: PathBuf::from("/etc/ca.key"),
@@ -335,6 +334,26 @@ fn what_is_written_is_what_is_used() {
         },
     };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn a_root_of_our_own_lives_as_long_as_is_written() {
+    let text = format!("{SMALLEST}\n[identity.embedded]\nroot_ttl = \"60s\"\n");
+    let (config, _) = parse(Path::new("sidegate.toml"), &text).unwrap();
+    assert_eq!(config.identity.embedded.root_ttl, Duration::from_secs(60));
+}
+
+#[test]
+fn a_lifetime_on_the_command_line_is_in_whole_seconds_and_in_range() {
+    assert_eq!(svid_ttl("10s"), Ok(Duration::from_secs(10)));
+    assert_eq!(svid_ttl("10s 1000ms"), Ok(Duration::from_secs(11)));
+    for (text, problem) in [
+        ("10900ms", "must be whole seconds"),
+        ("1s", "must be at least 10s"),
+        ("25h", "must be at most 1day"),
+    ] {
+        assert_eq!(svid_ttl(text), Err(problem.to_owned()), "{text}");
+    }
 }
 
 #[test]

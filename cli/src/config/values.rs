@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::codes;
 use super::diagnostic::did_you_mean;
-use super::model::{AccessLogOutput, IdentitySource, LogFormat, WorkloadApi};
+use super::model::{AccessLogOutput, Identity, IdentitySource, LogFormat, WorkloadApi};
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,14 @@ impl Problem {
         self.help = Some(help.into());
         self
     }
+
+    /// For the command line, which shows the value itself.
+    fn in_a_line(self) -> String {
+        match self.help {
+            Some(help) => format!("{}; {help}", self.label),
+            None => self.label,
+        }
+    }
 }
 
 pub(super) fn text(text: &str) -> Result<String, Problem> {
@@ -76,6 +84,28 @@ pub(super) fn duration(
             out_of_range(format!("must be at most {most}"))
         })
     }
+}
+
+/// How long what is signed counts: certificates and tokens know whole seconds only.
+pub(super) fn lifetime(
+    allowed: RangeInclusive<Duration>,
+) -> impl FnOnce(&str) -> Result<Duration, Problem> {
+    move |text| {
+        let lifetime = duration(allowed)(text)?;
+        match lifetime.subsec_nanos() {
+            0 => Ok(lifetime),
+            _ => Err(Problem::new(
+                codes::BAD_DURATION,
+                "has a fraction of a second",
+                "must be whole seconds",
+            )),
+        }
+    }
+}
+
+/// The lifetime of SVIDs on the command line, by the same rule as in a file.
+pub(crate) fn svid_ttl(text: &str) -> Result<Duration, String> {
+    lifetime(Identity::TTL_RANGE)(text).map_err(Problem::in_a_line)
 }
 
 pub(super) fn integer(allowed: RangeInclusive<i64>) -> impl FnOnce(&i64) -> Result<usize, Problem> {
@@ -294,10 +324,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
 
 /// An upstream on the command line, by the same rule as in a file.
 pub(crate) fn upstream_authority(text: &str) -> Result<Authority, String> {
-    upstream(text).map_err(|problem| match problem.help {
-        Some(help) => format!("{}; {help}", problem.label),
-        None => problem.label,
-    })
+    upstream(text).map_err(Problem::in_a_line)
 }
 
 pub(super) fn upstream(text: &str) -> Result<Authority, Problem> {

@@ -16,7 +16,7 @@ use sidegate_identity::svid_file::SvidFile;
 use sidegate_proxy::BoundListener;
 
 use super::components::{Loaded, load_each};
-use super::socket::{BoundSocket, short_enough};
+use super::socket::{BoundSocket, Purpose, short_enough};
 use super::status::{self, seconds};
 use super::{Found, StateDirectory, health, identity, listeners, load_policy, refused};
 use crate::admin::{AdminClient, SOCKET, Status};
@@ -89,7 +89,7 @@ impl Examination<'_> {
         let socket = state.join(SOCKET);
         // Without its directory there is nothing to be said about the socket.
         if self.found.is_some() {
-            rows.extend(self.socket("admin-socket", "admin socket can be served", &socket));
+            rows.extend(self.socket(Purpose::Admin, &socket));
         }
         rows
     }
@@ -195,7 +195,7 @@ impl Examination<'_> {
 
     fn workload_api(&self) -> Vec<Check> {
         let socket = &self.config.workload_api.socket;
-        self.socket("workload-socket", "Workload API can be served", socket)
+        self.socket(Purpose::WorkloadApi, socket)
     }
 
     fn policy(&self) -> Vec<Check> {
@@ -248,9 +248,13 @@ impl Examination<'_> {
         self.found == Some(Found::Absent) && path.parent() == Some(&self.config.identity.state)
     }
 
-    fn socket(&self, id: &'static str, what: &'static str, path: &Path) -> Vec<Check> {
+    fn socket(&self, purpose: Purpose, path: &Path) -> Vec<Check> {
+        let (id, what) = match purpose {
+            Purpose::WorkloadApi => ("workload-socket", "Workload API can be served"),
+            Purpose::Admin => ("admin-socket", "admin socket can be served"),
+        };
         let examined = if self.is_made_with_state(path) {
-            short_enough(path)
+            short_enough(path, purpose)
         } else {
             let served = self.running.as_ref().map(|status| {
                 let workload_socket = status.workload_socket.strip_prefix("unix://");
@@ -262,6 +266,7 @@ impl Examination<'_> {
             });
             BoundSocket::examine(
                 path,
+                purpose,
                 served.as_ref().map_or(&[], |served| served.as_slice()),
             )
         };

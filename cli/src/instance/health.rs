@@ -1,10 +1,11 @@
 //! Health and metrics over TCP: nothing there is secret, and nothing can be changed.
 
-use std::convert::Infallible;
+use std::future::ready;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -15,11 +16,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use rustls::pki_types::CertificateDer;
 use sidegate_identity::SpiffeId;
 use sidegate_identity::attestation::host_selectors;
 use sidegate_identity::clock::Clock;
-use sidegate_identity::svid::Identities;
-use sidegate_identity::tls::{HandshakeProblem, Presented, ServerTls};
+use sidegate_identity::svid::{Identities, Validity};
+use sidegate_identity::tls::{HandshakeProblem, Presented, ServerTls, Trust};
 use sidegate_proxy::BoundListener;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::ListenerStatus;
 use super::identity::host_entry;
 use crate::failure::{Failure, chain};
 
@@ -35,6 +38,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// How long a handshake, or a request's head, may take.
 const HEAD: Duration = Duration::from_secs(10);
+
+/// How long a connection by mutual TLS may last after its handshake.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// The admin socket, bound.
 pub(super) struct Admin {
@@ -49,6 +55,7 @@ pub(super) struct Health {
     workers_run: Box<dyn Fn() -> bool + Send + Sync>,
     /// What is not well, and does not keep traffic away yet.
     failing: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    listeners: Vec<(ListenerStatus, ServerTls)>,
     draining: AtomicBool,
 }
 
@@ -56,6 +63,13 @@ pub(super) struct Health {
 pub(super) struct Gate {
     tls: ServerTls,
     clients: Vec<SpiffeId>,
+}
+
+/// A client that was let in by its certificates, leaf first.
+struct Client {
+    gate: Arc<Gate>,
+    chain: Vec<CertificateDer<'static>>,
+    validity: Validity,
 }
 
 struct Pages {
@@ -69,12 +83,14 @@ impl Health {
         clock: Arc<dyn Clock>,
         workers_run: impl Fn() -> bool + Send + Sync + 'static,
         failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
+        listeners: Vec<(ListenerStatus, ServerTls)>,
     ) -> Self {
         Self {
             identities,
             clock,
             workers_run: Box::new(workers_run),
             failing: Box::new(failing),
+            listeners,
             draining: AtomicBool::new(false),
         }
     }
@@ -84,10 +100,15 @@ impl Health {
         self.draining.store(true, Relaxed);
     }
 
+    /// The listeners, and what tells whether they have an identity to show.
+    pub(super) fn listeners(&self) -> &[(ListenerStatus, ServerTls)] {
+        &self.listeners
+    }
+
     /// What is missing; nothing when ready.
     pub(super) fn missing(&self) -> Vec<String> {
         let now = self.clock.now();
-        let identities = self.identities.borrow();
+        let identities = Arc::clone(&self.identities.borrow());
         let expired = identities
             .issued()
             .iter()
@@ -96,9 +117,12 @@ impl Health {
         if self.draining.load(Relaxed) {
             return vec!["draining".to_owned()];
         }
-        let ended = !(self.workers_run)();
+        // Without listeners the workers have nothing to do, and end.
+        let ended = !self.listeners.is_empty() && !(self.workers_run)();
         let ended = ended.then(|| "listeners: a worker has ended".to_owned());
-        ended.into_iter().chain(expired).collect()
+        let nameless = self.listeners.iter().filter(|(_, tls)| !tls.has_svid());
+        let nameless = nameless.map(|(it, _)| format!("listeners: `{}` has no identity", it.name));
+        ended.into_iter().chain(nameless).chain(expired).collect()
     }
 }
 
@@ -116,7 +140,7 @@ fn refused(address: SocketAddr, problem: &str) -> Failure {
 
 impl Admin {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| refused(address, &error.to_string());
+        let failed = |error: io::Error| refused(address, &error.to_string());
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -159,10 +183,11 @@ impl Admin {
             tokio::spawn(async move {
                 let connection = async {
                     match gate {
-                        None => pages.serve(stream).await,
+                        None => pages.serve(stream, None).await,
                         Some(gate) => {
-                            if let Some(stream) = gate.pass(stream).await {
-                                pages.serve(stream).await;
+                            if let Some((stream, client)) = gate.pass(stream).await {
+                                let served = pages.serve(stream, Some(client));
+                                let _ = tokio::time::timeout(LONGEST, served).await;
                             }
                         }
                     }
@@ -177,15 +202,83 @@ impl Admin {
 }
 
 impl Pages {
-    async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let service = service_fn(move |request| answer(Arc::clone(&self), request));
+    /// Answers a client that is still trusted when it asks, and only one request of it. Without a
+    /// `client`, everybody.
+    async fn serve(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        client: Option<Client>,
+    ) {
+        let is_open = client.is_none();
+        let service = service_fn(move |request| {
+            let now = self.health.clock.now();
+            ready(match &client {
+                Some(client) if !client.is_trusted(now) => {
+                    Err(io::Error::from(io::ErrorKind::PermissionDenied))
+                }
+                _ => Ok(self.answer(&request)),
+            })
+        });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
+            .keep_alive(is_open)
             .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = served.await {
             tracing::debug!(%error, "an admin connection broke");
         }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = page(
+                StatusCode::METHOD_NOT_ALLOWED,
+                TEXT,
+                "only GET\n".to_owned(),
+            );
+            let methods = HeaderValue::from_static("GET, HEAD");
+            refused.headers_mut().insert(ALLOW, methods);
+            return refused;
+        }
+        match request.uri().path() {
+            "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/readyz" => match self.health.missing().as_slice() {
+                [] => {
+                    let warnings = (self.health.failing)().into_iter();
+                    let warnings: String =
+                        warnings.map(|line| format!("warning: {line}\n")).collect();
+                    page(StatusCode::OK, TEXT, format!("ok\n{warnings}"))
+                }
+                missing => page(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    TEXT,
+                    missing.join("\n") + "\n",
+                ),
+            },
+            "/metrics" => {
+                let mut text = String::new();
+                match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+                    Ok(()) => page(StatusCode::OK, OPENMETRICS, text),
+                    Err(error) => {
+                        tracing::error!(code = "SG0045", %error, "the metrics cannot be written");
+                        page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new())
+                    }
+                }
+            }
+            _ => page(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "/livez /readyz /metrics\n".to_owned(),
+            ),
+        }
+    }
+}
+
+impl Client {
+    /// Whether it would be let in again.
+    fn is_trusted(&self, now: SystemTime) -> bool {
+        let trust = self.gate.tls.trust(&self.chain, now);
+        self.validity.contains(now) && trust != Trust::Gone
     }
 }
 
@@ -213,7 +306,7 @@ impl Gate {
         })
     }
 
-    async fn pass(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    async fn pass(self: Arc<Self>, stream: TcpStream) -> Option<(TlsStream<TcpStream>, Client)> {
         let handshake = tokio::time::timeout(HEAD, self.tls.acceptor().accept(stream));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
@@ -227,8 +320,16 @@ impl Gate {
             }
             Err(_) => return None,
         };
+        let chain = stream.get_ref().1.peer_certificates()?.to_vec();
         match ServerTls::peer(stream.get_ref().1) {
-            Ok(peer) if self.clients.contains(&peer.spiffe_id) => Some(stream),
+            Ok(peer) if self.clients.contains(&peer.spiffe_id) => {
+                let client = Client {
+                    gate: self,
+                    chain,
+                    validity: peer.validity,
+                };
+                Some((stream, client))
+            }
             Ok(peer) => {
                 tracing::info!(
                     code = "SG0038",
@@ -240,52 +341,6 @@ impl Gate {
             Err(_) => None,
         }
     }
-}
-
-async fn answer(
-    pages: Arc<Pages>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = page(
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "only GET\n".to_owned(),
-        );
-        let methods = HeaderValue::from_static("GET, HEAD");
-        refused.headers_mut().insert(ALLOW, methods);
-        return Ok(refused);
-    }
-    Ok(match request.uri().path() {
-        "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
-        "/readyz" => match pages.health.missing().as_slice() {
-            [] => {
-                let warnings = (pages.health.failing)().into_iter();
-                let warnings: String = warnings.map(|line| format!("warning: {line}\n")).collect();
-                page(StatusCode::OK, TEXT, format!("ok\n{warnings}"))
-            }
-            missing => page(
-                StatusCode::SERVICE_UNAVAILABLE,
-                TEXT,
-                missing.join("\n") + "\n",
-            ),
-        },
-        "/metrics" => {
-            let mut text = String::new();
-            match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
-                Ok(()) => page(StatusCode::OK, OPENMETRICS, text),
-                Err(error) => {
-                    tracing::error!(code = "SG0045", %error, "the metrics cannot be written");
-                    page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new())
-                }
-            }
-        }
-        _ => page(
-            StatusCode::NOT_FOUND,
-            TEXT,
-            "/livez /readyz /metrics\n".to_owned(),
-        ),
-    })
 }
 
 fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

@@ -18,6 +18,15 @@ pub(super) struct BoundSocket {
     listener: UnixListener,
 }
 
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Everybody may connect.
+    WorkloadApi,
+    /// In the state directory, for the owner.
+    Admin,
+}
+
 /// What is where a socket is to be.
 enum Place {
     Free,
@@ -30,23 +39,27 @@ enum Place {
 impl BoundSocket {
     /// Binds. A socket that a dead process left behind is replaced; anything else that is there is
     /// left alone.
-    pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, Failure> {
+    pub(super) fn bind(path: &Path, purpose: Purpose) -> Result<Self, Failure> {
         let path = resolve(path).map_err(|error| failed(path, &error))?;
-        short_enough(&path)?;
+        short_enough(&path, purpose)?;
         clear(&path)?;
         let listener = UnixListener::bind(&path).map_err(|error| failed(&path, &error))?;
         listener
             .set_nonblocking(true)
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(purpose.mode())))
             .map_err(|error| failed(&path, &error))?;
         Ok(Self { path, listener })
     }
 
     /// Looks for what would hinder [`BoundSocket::bind`], without changing anything. `served` are
     /// the sockets of the instance that is to be replaced.
-    pub(super) fn examine(path: &Path, served: &[PathBuf]) -> Result<(), Failure> {
+    pub(super) fn examine(
+        path: &Path,
+        purpose: Purpose,
+        served: &[PathBuf],
+    ) -> Result<(), Failure> {
         let path = resolve(path).map_err(|error| failed(path, &error))?;
-        short_enough(&path)?;
+        short_enough(&path, purpose)?;
         let is_ours = |served: &PathBuf| resolve(served).is_ok_and(|served| served == path);
         match look(&path)? {
             Place::Served if !served.iter().any(is_ours) => Err(taken(&path)),
@@ -68,6 +81,15 @@ impl BoundSocket {
             .try_clone()
             .and_then(tokio::net::UnixListener::from_std)
             .map_err(|error| failed(&self.path, &error))
+    }
+}
+
+impl Purpose {
+    fn mode(self) -> u32 {
+        match self {
+            Self::WorkloadApi => 0o777,
+            Self::Admin => 0o600,
+        }
     }
 }
 
@@ -123,20 +145,28 @@ fn taken(path: &Path) -> Failure {
     )
 }
 
-pub(super) fn short_enough(path: &Path) -> Result<(), Failure> {
+/// Whether a Unix socket can be at the path.
+pub(super) fn short_enough(path: &Path, purpose: Purpose) -> Result<(), Failure> {
     let length = path.as_os_str().len();
     if length <= WorkloadApi::SOCKET_PATH_MAX {
         return Ok(());
     }
-    Err(Failure::message(
-        "SG0033",
-        format!(
-            "the socket path {} has {length} bytes; a Unix socket's path has at most {}",
-            path.display(),
-            WorkloadApi::SOCKET_PATH_MAX
+    let (what, help) = match purpose {
+        Purpose::WorkloadApi => (
+            "Workload API's socket",
+            "shorten `workload_api.socket`; of `sidegate up`, --state, in which it is",
         ),
-    )
-    .help("choose a state directory with a shorter path"))
+        Purpose::Admin => (
+            "admin socket",
+            "shorten the path of the state directory, in which it is: `identity.state`, or --state",
+        ),
+    };
+    let text = format!(
+        "the path of the {what} {} has {length} bytes; a Unix socket's path has at most {}",
+        path.display(),
+        WorkloadApi::SOCKET_PATH_MAX
+    );
+    Err(Failure::message("SG0033", text).help(help))
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
@@ -144,4 +174,30 @@ fn failed(path: &Path, error: &io::Error) -> Failure {
         "SG0006",
         format!("cannot serve on the socket {}: {error}", path.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_too_long_says_whose_it_is_and_what_to_shorten() {
+        let path = |length: usize| PathBuf::from(format!("/{}", "a".repeat(length - 1)));
+        for (purpose, what, setting) in [
+            (Purpose::Admin, "admin socket", "`identity.state`"),
+            (
+                Purpose::WorkloadApi,
+                "Workload API",
+                "`workload_api.socket`",
+            ),
+        ] {
+            assert!(short_enough(&path(107), purpose).is_ok());
+            let Err(Failure::Other(reason)) = short_enough(&path(108), purpose) else {
+                panic!("108 bytes are too many");
+            };
+            assert_eq!(reason.code, "SG0033");
+            assert!(reason.message.contains(what), "{}", reason.message);
+            assert!(reason.help.unwrap().contains(setting));
+        }
+    }
 }

@@ -11,10 +11,8 @@ use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::registry::Origin;
 use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid::Issued;
-use sidegate_identity::tls::ServerTls;
 use sidegate_policy::Policy;
 
-use super::ListenerStatus;
 use super::health::Health;
 use crate::admin::{ComponentStatus, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus};
 use crate::config::Config;
@@ -26,10 +24,10 @@ pub(super) struct Facts {
     pub(super) health: Arc<Health>,
     pub(super) brought: Option<BroughtFiles>,
     pub(super) policy: PolicyFacts,
-    pub(super) listeners: Vec<(ListenerStatus, ServerTls)>,
     pub(super) components: Vec<ComponentStatus>,
     pub(super) workload_socket: String,
     pub(super) admin: SocketAddr,
+    pub(super) admin_tls: bool,
 }
 
 impl Facts {
@@ -38,7 +36,7 @@ impl Facts {
         let identities = Arc::clone(&self.source.watch().borrow());
         let entries = self.source.entries();
         let count = |origin| entries.iter().filter(|it| it.origin == origin).count();
-        let listeners = self.listeners.iter();
+        let listeners = self.health.listeners().iter();
         Status {
             schema: Status::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -61,6 +59,7 @@ impl Facts {
                 .map(|files| files.certificate.display().to_string()),
             workload_socket: self.workload_socket.clone(),
             admin: self.admin,
+            admin_tls: self.admin_tls,
             policy: self.policy.clone(),
             listeners: listeners
                 .map(|(listener, tls)| ListenerFacts {

@@ -9,12 +9,13 @@ use super::{instance, print};
 use crate::admin::{EntryDocument, EntryList, NewEntry, Removed};
 use crate::arguments::{CreateArguments, EntryArguments, ListArguments};
 use crate::failure::Failure;
+use crate::table::Table;
 
 /// Makes an entry, and prints it.
 pub(super) async fn create(arguments: &CreateArguments) -> Result<(), Failure> {
     let entry = NewEntry {
         id: arguments.entry_id.clone(),
-        entry: EntryRequest {
+        entry: Table(EntryRequest {
             spiffe_id: arguments.spiffe_id.clone(),
             selectors: arguments.selector.clone(),
             dns_names: arguments.dns_name.clone(),
@@ -23,7 +24,7 @@ pub(super) async fn create(arguments: &CreateArguments) -> Result<(), Failure> {
             hint: arguments.hint.clone(),
             audiences: arguments.audience.clone(),
             federates_with: arguments.federates_with.clone(),
-        },
+        }),
     };
     let admin = instance(&arguments.instance);
     let created: EntryDocument = admin.post("/v1/entries", &entry).await?;
