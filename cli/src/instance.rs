@@ -30,7 +30,6 @@ use serde::{Deserialize, Serialize};
 use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::source::SvidSource;
-use sidegate_identity::svid_file::SvidFile;
 use sidegate_policy::{Policy, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
 use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
@@ -152,8 +151,8 @@ impl Instance {
         let admin_url = format!("{scheme}://{}", admin.address());
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
-        for file in files {
-            tasks.spawn(SvidFile::run(file, identities.clone(), stop.clone()));
+        for (file, written) in files {
+            tasks.spawn(file.run(written, identities.clone(), stop.clone()));
         }
         let server = AdminServer::new(Arc::clone(&plane.source), move || {
             serde_json::to_value(facts.status()).unwrap_or_default()

@@ -45,6 +45,9 @@ pub struct SvidFile {
     pub notify: Notify,
 }
 
+/// What is in the files now.
+pub struct Written(Content);
+
 /// What goes into the files.
 #[derive(Clone)]
 struct Content {
@@ -85,14 +88,15 @@ impl SvidFile {
     ///
     /// # Errors
     /// The files that were there stay.
-    pub fn write(&self, identities: &Identities) -> Result<(), SvidFileError> {
+    pub fn write(&self, identities: &Identities) -> Result<Written, SvidFileError> {
         let content = Content::of(&self.spiffe_id, identities)
             .ok_or_else(|| SvidFileError::NoSvid(self.spiffe_id.clone()))?;
-        self.replace(&content)
-            .map_err(|source| SvidFileError::Write {
-                directory: self.directory.clone(),
-                source,
-            })
+        let replaced = self.replace(&content);
+        replaced.map_err(|source| SvidFileError::Write {
+            directory: self.directory.clone(),
+            source,
+        })?;
+        Ok(Written(content))
     }
 
     /// Looks at the directory as [`SvidFile::write`] would, without changing anything. One that is
@@ -114,43 +118,42 @@ impl SvidFile {
         })
     }
 
-    /// Writes the files now and after each change, and tells of it, until told to stop. What fails is
-    /// tried again with what is the newest then.
+    /// Writes the files again after each change, and tells of it, until told to stop; of those that
+    /// are written it tells first. What fails is tried again with what is the newest then.
     pub async fn run(
         self,
+        written: Written,
         mut identities: watch::Receiver<Arc<Identities>>,
         stop: CancellationToken,
     ) {
         // New files are never kept waiting by whoever is told of the ones before.
         let fresh = tokio::sync::Notify::new();
         tokio::join!(
-            self.keep(&mut identities, &fresh, &stop),
+            self.keep(written, &mut identities, &fresh, &stop),
             self.notify.run(&self.spiffe_id, &fresh, &stop),
         );
     }
 
     async fn keep(
         &self,
+        mut written: Written,
         identities: &mut watch::Receiver<Arc<Identities>>,
         fresh: &tokio::sync::Notify,
         stop: &CancellationToken,
     ) {
-        let mut written: Option<Content> = None;
+        fresh.notify_one();
         loop {
             let generation = Arc::clone(&identities.borrow_and_update());
             let content = Content::of(&self.spiffe_id, &generation);
-            let is_written = match (&written, &content) {
-                (Some(written), Some(content)) => written.is(content),
-                _ => false,
-            };
+            let is_written = content.is_some_and(|content| written.0.is(&content));
             let mut failed = false;
             if !is_written {
                 let file = self.clone();
                 let outcome = tokio::task::spawn_blocking(move || file.write(&generation)).await;
-                failed = !matches!(outcome, Ok(Ok(())));
+                failed = !matches!(outcome, Ok(Ok(_)));
                 match outcome {
-                    Ok(Ok(())) => {
-                        written = content;
+                    Ok(Ok(now)) => {
+                        written = now;
                         fresh.notify_one();
                     }
                     Ok(Err(failure)) => {

@@ -4,7 +4,6 @@
 //! that concerns the caller; when nothing is left for it, the stream ends with `PermissionDenied`.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -140,11 +139,6 @@ impl WorkloadApi {
         if request.audience.is_empty() || request.audience.iter().any(String::is_empty) {
             return Err(bad("audience must be specified"));
         }
-        // The same audiences, in whichever order, are the same token.
-        let audience: Vec<_> = BTreeSet::from_iter(&request.audience)
-            .into_iter()
-            .cloned()
-            .collect();
         let wanted = match request.spiffe_id.as_str() {
             "" => None,
             id => Some(SpiffeId::new(id).map_err(|_| bad("spiffe_id is not a SPIFFE ID"))?),
@@ -167,9 +161,9 @@ impl WorkloadApi {
         let mut hints = Hints::default();
         let tokens = entitled
             .iter()
-            .filter(|issued| issued.entry.allows(&audience))
+            .filter(|issued| issued.entry.allows(&request.audience))
             .map(|issued| {
-                let (entry, audience) = (&issued.entry, &audience);
+                let (entry, audience) = (&issued.entry, &request.audience);
                 let mint = || self.issuer.mint_jwt(entry, audience, now);
                 let svid = self
                     .tokens

@@ -1,6 +1,7 @@
 //! The admin API on `admin.sock`: who may ask, and what is answered.
 
 mod api;
+mod clients;
 mod gated;
 mod users;
 

@@ -1,9 +1,9 @@
 //! Roots and JWT keys that are rotated, tainted and revoked while Sidegate runs.
 
-mod connections;
+pub(crate) mod connections;
 mod jwt;
 mod load;
-mod svids;
+pub(crate) mod svids;
 
 use std::fs;
 

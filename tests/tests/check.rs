@@ -1,6 +1,7 @@
 //! `sidegate check`: of an instance that runs, that is gone, that is not well, that cannot be asked.
 
 mod configuration;
+mod renewal;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};

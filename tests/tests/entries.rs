@@ -3,7 +3,7 @@
 mod envoy;
 mod peers;
 mod rules;
-mod state;
+pub(crate) mod state;
 pub(crate) mod stream;
 mod streams;
 

@@ -10,7 +10,7 @@ mod frames;
 mod full_disk;
 mod killed;
 mod load;
-mod old_state;
+pub(crate) mod old_state;
 mod rotations;
 mod setup;
 mod traced;

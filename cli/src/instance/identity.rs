@@ -16,7 +16,7 @@ use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
 use sidegate_identity::registry::EntryRegistry;
 use sidegate_identity::source::SvidSource;
-use sidegate_identity::svid_file::SvidFile;
+use sidegate_identity::svid_file::{SvidFile, Written};
 
 use super::state::StateDirectory;
 use crate::config::{self, Config, ConfigSource, IdentitySource, Key};
@@ -152,7 +152,10 @@ impl IdentityPlane {
     }
 
     /// Writes the SVID files for the first time.
-    pub(super) fn write_files(&self, files: &[config::SvidFile]) -> Result<Vec<SvidFile>, Failure> {
+    pub(super) fn write_files(
+        &self,
+        files: &[config::SvidFile],
+    ) -> Result<Vec<(SvidFile, Written)>, Failure> {
         let identities = Arc::clone(&self.source.watch().borrow());
         files
             .iter()
@@ -162,9 +165,9 @@ impl IdentityPlane {
                     directory: file.directory.clone(),
                     notify: file.notify.clone(),
                 };
-                file.write(&identities)
-                    .map_err(|error| Failure::new(error.code(), &error))?;
-                Ok(file)
+                let written = file.write(&identities);
+                let written = written.map_err(|error| Failure::new(error.code(), &error))?;
+                Ok((file, written))
             })
             .collect()
     }

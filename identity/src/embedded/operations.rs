@@ -105,6 +105,13 @@ impl EmbeddedSource {
     pub fn set_bundle(&self, trust_domain: &TrustDomain, json: &[u8]) -> Result<(), EmbeddedError> {
         let mut held = self.held();
         let Verifying { x509, jwt } = held.federated.set(trust_domain, json)?;
+        let known = (
+            held.bundles.get(trust_domain).map(|known| known.roots()),
+            held.jwt_bundles.get(trust_domain).map(|known| known.jwks()),
+        );
+        if known == (Some(x509.roots()), Some(jwt.jwks())) {
+            return Ok(());
+        }
         held.bundles.insert(trust_domain.clone(), x509);
         held.jwt_bundles.insert(trust_domain.clone(), jwt);
         self.publish(&held);

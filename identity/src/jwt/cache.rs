@@ -1,6 +1,6 @@
 //! JWT-SVIDs that were signed already and may be handed out again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,8 +18,8 @@ pub struct JwtCache {
     tokens: Mutex<HashMap<Key, JwtSvid>>,
 }
 
-/// Tokens are the same for the same ID, lifetime and audience.
-type Key = (SpiffeId, Option<Duration>, Vec<String>);
+/// Tokens are the same for the same ID, lifetime and audiences, in whichever order.
+type Key = (SpiffeId, Option<Duration>, BTreeSet<String>);
 
 impl JwtCache {
     /// The token for this entry and audience, kept or new. One whose key
@@ -36,7 +36,7 @@ impl JwtCache {
         mint: impl FnOnce() -> Result<JwtSvid, E>,
     ) -> Result<JwtSvid, E> {
         let (id, ttl) = (entry.spiffe_id().clone(), entry.jwt_svid_ttl());
-        let key = (id, ttl, audience.to_vec());
+        let key = (id, ttl, audience.iter().cloned().collect());
         let is_fresh = |svid: &JwtSvid| {
             svid.validity.not_before <= now
                 && now < svid.validity.tenth(5)

@@ -1,5 +1,9 @@
 //! The keys of a bundle: JWKs (RFC 7517, RFC 7518 section 6) with the `use` values of SPIFFE.
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
+    EcdsaVerificationAlgorithm, ParsedPublicKey,
+};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::pki_types::CertificateDer;
@@ -164,6 +168,11 @@ impl PublicKey {
                     }
                 });
                 let (x, y) = (x?, y?);
+                // Uncompressed: 4, then x and y (SEC 1 section 2.3.3).
+                let point = [&[4], x.as_slice(), y.as_slice()].concat();
+                // Clients refuse a whole JWK Set for one key that is no point.
+                ParsedPublicKey::new(curve.algorithm(), point)
+                    .map_err(|_| "`x` and `y` are no point on `crv`".to_owned())?;
                 Ok(Some(Self::Ec { curve, x, y }))
             }
             "RSA" => {
@@ -248,6 +257,14 @@ impl Curve {
             Self::P256 => "P-256",
             Self::P384 => "P-384",
             Self::P521 => "P-521",
+        }
+    }
+
+    fn algorithm(self) -> &'static EcdsaVerificationAlgorithm {
+        match self {
+            Self::P256 => &ECDSA_P256_SHA256_FIXED,
+            Self::P384 => &ECDSA_P384_SHA384_FIXED,
+            Self::P521 => &ECDSA_P521_SHA512_FIXED,
         }
     }
 

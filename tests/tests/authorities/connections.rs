@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Connections of one client that have all been used.
-struct Connections {
+pub(crate) struct Connections {
     http1: http1::SendRequest<Body>,
     http2: http2::SendRequest<Body>,
     /// Responses that have begun and do not end, over HTTP/1.1 and HTTP/2.
@@ -100,7 +100,7 @@ async fn neither_entries_nor_a_rotation_nor_a_taint_cut_a_connection() {
 }
 
 impl Connections {
-    async fn open(client: &Client) -> Self {
+    pub(crate) async fn open(client: &Client) -> Self {
         let mut running = Vec::new();
         let stall = Request::get("/stall").header("host", "localhost");
         let mut connection = client.http1().await;
@@ -120,7 +120,7 @@ impl Connections {
     }
 
     /// Panics unless each takes another request, and the running responses still run.
-    async fn are_in_use(&mut self) {
+    pub(crate) async fn are_in_use(&mut self) {
         assert_eq!(get1(&mut self.http1).await, Some(200));
         assert_eq!(get2(&mut self.http2).await, Some(200));
         self.still_run().await;
@@ -153,7 +153,7 @@ impl Connections {
     }
 
     /// Waits until each was ended, and not as if it were complete.
-    async fn are_cut(&mut self) {
+    pub(crate) async fn are_cut(&mut self) {
         let mut ticks = interval(Duration::from_millis(20));
         patiently(async {
             while self.http1.ready().await.is_ok() {

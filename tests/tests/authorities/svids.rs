@@ -1,6 +1,7 @@
 //! X.509-SVIDs under a root that is rotated, tainted and revoked.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use sidegate_tests::{Tool, skip, tool, until};
@@ -219,7 +220,11 @@ fn py_spiffe_takes_every_update_while_one_root_follows_another() {
 
 /// The client with the files as they are now, once they do not hang on a root any more.
 pub(super) fn renewed(folder: &tempfile::TempDir, client: &Client, root: &str) -> Client {
-    let demo = folder.path().join("demo");
+    renewed_in(&folder.path().join("demo"), client, root)
+}
+
+/// The same of files in another folder.
+pub(crate) fn renewed_in(demo: &Path, client: &Client, root: &str) -> Client {
     until("the files to be new", || {
         let chain = certificates(&demo.join("svid.pem"));
         let last = chain.last().expect("a certificate");

@@ -285,7 +285,7 @@ fn an_entry_that_cannot_be_kept_is_not_made() {
 }
 
 /// A start that must fail, with exit code 2 and nothing on standard output.
-fn refused(config: &std::path::Path) -> Output {
+pub(crate) fn refused(config: &std::path::Path) -> Output {
     let mut command = Sidegate::command("run");
     let mut process = Running::start(command.args(["-o", "json", "--config"]).arg(config));
     until("a refusal", || {

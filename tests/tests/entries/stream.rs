@@ -20,6 +20,8 @@ use crate::workload_api::serial;
 pub(crate) struct Svids {
     #[prost(message, repeated, tag = "1")]
     svids: Vec<Svid>,
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    pub(crate) federated_bundles: BTreeMap<String, Vec<u8>>,
 }
 
 /// `X509SVID`, but for its key.

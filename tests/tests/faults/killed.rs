@@ -203,14 +203,14 @@ fn check(folder: &Path, config: &Path, before: &Authorities, place: &str) {
 fn check_svid_files(demo: &Path, place: &str) {
     let set = fs::read_link(demo.join("..data")).unwrap();
     let set = set.to_str().unwrap();
-    let expected = [set, "..data", "bundle.pem", "key.pem", "svid.pem"];
-    let sorted = BTreeSet::from(expected.map(ToOwned::to_owned));
+    let files = ["bundle.pem", "bundle_map.json", "key.pem", "svid.pem"];
+    let expected = [&[set, "..data"], &files[..]].concat().into_iter();
+    let sorted = expected.map(ToOwned::to_owned).collect::<BTreeSet<_>>();
     assert_eq!(
         names(demo),
         sorted.into_iter().collect::<Vec<_>>(),
         "{place}"
     );
-    let files = ["bundle.pem", "key.pem", "svid.pem"];
     assert_eq!(names(&demo.join(set)), files, "{place}");
     let key = demo.join("key.pem");
     assert_eq!(mode(&key), 0o600, "{place}");

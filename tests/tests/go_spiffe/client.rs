@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use sidegate_tests::{Running, Sidegate, Tool, skip, tool};
+use sidegate_tests::{Output, Running, Sidegate, Tool, skip, tool};
 
 use crate::support::finish;
 
@@ -37,9 +37,14 @@ impl GoClient {
 
     /// What it prints; panics where it fails.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Vec<Value> {
-        let output = finish(&mut self.command(arguments));
+        let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         documents(&output.stdout)
+    }
+
+    /// What it prints, and how it ends.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        finish(&mut self.command(arguments))
     }
 
     /// How it fails; panics where it does not.

@@ -16,7 +16,13 @@ pub(crate) fn spiffe_id(der: &[u8]) -> String {
     let certificate = parse(der);
     let names = certificate.subject_alternative_name();
     let names = names.expect("it is there once").expect("there are names");
-    let [GeneralName::URI(id)] = names.value.general_names[..] else {
+    // DNS names may stand beside it.
+    let uris = names.value.general_names.iter();
+    let uris = uris.filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let [id] = Vec::from_iter(uris)[..] else {
         panic!("one URI: {names:?}");
     };
     id.to_owned()

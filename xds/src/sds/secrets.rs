@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate,
 };
 use envoy_types::util::pack_any;
+use sidegate_identity::SpiffeId;
 use sidegate_identity::encoding::{certificates_pem, private_key_pem};
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::{Identities, X509Svid};
@@ -66,6 +67,16 @@ fn trusted<'a>(
     trusted
 }
 
+/// Whether a bundle's name is this: a trust domain's SPIFFE ID, which has no path.
+pub(super) fn is_trust_domain(name: &str) -> bool {
+    SpiffeId::new(name).is_ok_and(|id| id.path().is_empty())
+}
+
+/// A bundle that verifies nobody.
+pub(super) fn empty_bundle(name: &str) -> Secret {
+    validation_context(name, Vec::new())
+}
+
 fn certificate(name: &str, svid: &X509Svid) -> Secret {
     let chain = certificates_pem(svid.chain());
     let key = private_key_pem(svid.key());
@@ -98,6 +109,10 @@ fn bundles(
             ..TrustDomain::default()
         })
         .collect();
+    validation_context(name, trust_domains)
+}
+
+fn validation_context(name: &str, trust_domains: Vec<TrustDomain>) -> Secret {
     let validator = SpiffeCertValidatorConfig {
         trust_domains,
         ..SpiffeCertValidatorConfig::default()

@@ -71,8 +71,15 @@ impl Subscription {
                 .filter_map(|name| secrets::named(name, identities, selectors))
                 .collect(),
         };
+        let gone = self.sent.keys().filter(|name| {
+            let is_there = secrets.iter().any(|secret| secret.name == **name);
+            !is_there && secrets::is_trust_domain(name)
+        });
+        // Envoy ignores removals: a bundle that is gone is replaced.
+        let gone: Vec<_> = gone.map(|name| secrets::empty_bundle(name)).collect();
         let changed: Vec<_> = secrets
             .into_iter()
+            .chain(gone)
             .filter_map(|secret| self.note(secret))
             .collect();
         if changed.is_empty() {

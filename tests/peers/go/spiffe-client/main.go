@@ -5,6 +5,7 @@
 //	spiffe-client watch             print each X.509 context and each error, until it is stopped
 //	spiffe-client jwt AUDIENCE FOR  fetch JWT-SVIDs for AUDIENCE, and validate them for FOR
 //	spiffe-client get URL ID        GET over mutual TLS from the server that has this SPIFFE ID
+//	spiffe-client files DIRECTORY   verify svid.pem of a directory by its bundle_map.json
 //	spiffe-client serve ID          serve HTTP over mutual TLS to the client that has this SPIFFE ID
 //
 // SPIFFE_ENDPOINT_SOCKET says where the Workload API is. What fails is printed as well, with the
@@ -21,8 +22,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
@@ -59,6 +62,8 @@ func run(arguments []string) error {
 		return workloadapi.WatchX509Context(endless, watcher{})
 	case command == "jwt" && len(rest) == 2:
 		return fetchJWT(brief, rest[0], rest[1])
+	case command == "files" && len(rest) == 1:
+		return verifyFiles(rest[0])
 	case command == "get" && len(rest) == 2:
 		return get(brief, rest[0], rest[1])
 	case command == "serve" && len(rest) == 1:
@@ -173,6 +178,43 @@ func fetchJWT(ctx context.Context, audience, validateFor string) error {
 			"validated": document{"by_the_api": outcome(there), "locally": outcome(here)},
 		})
 	}
+	return nil
+}
+
+// verifyFiles reads a bundle map as gRPC does, a bundle of each trust domain by go-spiffe.
+func verifyFiles(directory string) error {
+	svid, err := x509svid.Load(filepath.Join(directory, "svid.pem"), filepath.Join(directory, "key.pem"))
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(directory, "bundle_map.json"))
+	if err != nil {
+		return err
+	}
+	var read struct {
+		TrustDomains map[string]json.RawMessage `json:"trust_domains"`
+	}
+	if err := json.Unmarshal(text, &read); err != nil {
+		return err
+	}
+	set, bundles := spiffebundle.NewSet(), document{}
+	for name, text := range read.TrustDomains {
+		domain, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return err
+		}
+		bundle, err := spiffebundle.Parse(domain, text)
+		if err != nil {
+			return err
+		}
+		set.Add(bundle)
+		bundles[name] = document{"x509": len(bundle.X509Authorities()), "jwt": len(bundle.JWTAuthorities())}
+	}
+	id, _, err := x509svid.Verify(svid.Certificates, set)
+	if err != nil {
+		return err
+	}
+	printLine(document{"verified": id.String(), "bundles": bundles})
 	return nil
 }
 
