@@ -14,7 +14,7 @@ use crate::support::{Operator, finish, folder};
 #[test]
 fn the_process_of_the_pid_file_gets_its_signal_at_start_and_at_each_renewal() {
     let folder = folder();
-    let process = waiting_for("HUP", &mut Command::new("sh"));
+    let process = waiting_for("HUP", &mut shell());
     fs::write(folder.path().join("pid"), format!("{}\n", process.pid())).expect("it is written");
     let gate = start(folder.path(), "svid_ttl = \"10s\"", &lines("SIGHUP"));
     let files = folder.path().join("files");
@@ -30,7 +30,7 @@ fn the_process_of_the_pid_file_gets_its_signal_at_start_and_at_each_renewal() {
 fn each_signal_that_can_be_named_is_the_one_that_is_sent() {
     for signal in ["HUP", "USR1", "USR2", "INT", "QUIT", "TERM", "WINCH"] {
         let folder = folder();
-        let process = waiting_for(signal, &mut Command::new("sh"));
+        let process = waiting_for(signal, &mut shell());
         fs::write(folder.path().join("pid"), process.pid().to_string()).expect("it is written");
         let _gate = start(folder.path(), "", &lines(&format!("SIG{signal}")));
         told(&process, 1);
@@ -40,7 +40,7 @@ fn each_signal_that_can_be_named_is_the_one_that_is_sent() {
 #[test]
 fn the_pid_file_is_read_anew_each_time() {
     let (folder, foreign) = (folder(), Foreign::start(OTHER));
-    let [first, second] = [(); 2].map(|()| waiting_for("HUP", &mut Command::new("sh")));
+    let [first, second] = [(); 2].map(|()| waiting_for("HUP", &mut shell()));
     let pid = folder.path().join("pid");
     fs::write(&pid, first.pid().to_string()).expect("it is written");
     let gate = start(folder.path(), "", &lines("SIGHUP"));
@@ -55,8 +55,8 @@ fn the_pid_file_is_read_anew_each_time() {
 fn a_pid_file_that_names_no_process_signals_nobody_and_is_logged() {
     let (folder, foreign) = (folder(), Foreign::start(OTHER));
     // 0 is everybody in the own process group, -1 everybody, and -N everybody in that group.
-    let ours = waiting_for("WINCH", &mut Command::new("sh"));
-    let leader = waiting_for("WINCH", Command::new("sh").process_group(0));
+    let ours = waiting_for("WINCH", &mut shell());
+    let leader = waiting_for("WINCH", shell().process_group(0));
     let gone = Running::start(&mut Command::new("true"));
     let gone_pid = gone.pid();
     gone.wait();
@@ -159,6 +159,14 @@ fn neither_a_signal_without_a_pid_file_nor_one_that_is_not_listed_is_accepted() 
         assert_eq!(output.status.code(), Some(1), "{lines}: {output:?}");
         assert!(output.stdout.contains(code), "{lines}: {output:?}");
     }
+}
+
+/// A shell that can trap every signal: one that is ignored when it starts, as SIGHUP is below `nohup`,
+/// it could not.
+fn shell() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", "sh"]);
+    command
 }
 
 /// A shell that says when it has got a signal.
