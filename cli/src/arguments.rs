@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sidegate_identity::TrustDomain;
 
-use crate::config::{svid_ttl, upstream_authority};
+use crate::config::{jwt_svid_ttl, svid_ttl, upstream_authority};
 pub(crate) use check::CheckArguments;
 pub(crate) use identity::{
     AuthorityArguments, AuthorityName, BundleCommand, BundleDeleteArguments, BundleSetArguments,

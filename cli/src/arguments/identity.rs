@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use sidegate_identity::TrustDomain;
 
-use super::{OutputFormat, svid_ttl, trust_domain};
+use super::{OutputFormat, jwt_svid_ttl, svid_ttl, trust_domain};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
@@ -126,8 +126,8 @@ pub(crate) struct CreateArguments {
     #[arg(long, value_name = "DURATION", value_parser = svid_ttl)]
     pub(crate) x509_svid_ttl: Option<Duration>,
 
-    /// The lifetime of its JWT-SVIDs, whole seconds from 10s to 24h [default: 5m]
-    #[arg(long, value_name = "DURATION", value_parser = svid_ttl)]
+    /// The lifetime of its JWT-SVIDs, whole seconds from 10s to 4h [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = jwt_svid_ttl)]
     pub(crate) jwt_svid_ttl: Option<Duration>,
 
     /// A DNS name for the certificate; may be repeated

@@ -153,12 +153,10 @@ impl Lowering<'_> {
             });
         let dns_names = dns_names.collect();
         let [x509_svid_ttl, jwt_svid_ttl] = [
-            (raw.x509_svid_ttl, "x509_svid_ttl"),
-            (raw.jwt_svid_ttl, "jwt_svid_ttl"),
+            (raw.x509_svid_ttl, "x509_svid_ttl", Identity::TTL_RANGE),
+            (raw.jwt_svid_ttl, "jwt_svid_ttl", Identity::JWT_TTL_RANGE),
         ]
-        .map(|(ttl, name)| {
-            self.optional(ttl, at.child(name), values::lifetime(Identity::TTL_RANGE))
-        });
+        .map(|(ttl, name, range)| self.optional(ttl, at.child(name), values::lifetime(range)));
         Some(Entry {
             spiffe_id: spiffe_id?,
             selectors: selectors?,

@@ -32,7 +32,7 @@ pub(crate) use model::{
     Log, LogFormat, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 
-pub(crate) use values::{svid_ttl, upstream_authority};
+pub(crate) use values::{jwt_svid_ttl, svid_ttl, upstream_authority};
 
 use document::{Document, KeyMap};
 

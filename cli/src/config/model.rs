@@ -187,6 +187,8 @@ impl Identity {
     pub(crate) const DEFAULT_SVID_TTL: Duration = Duration::from_secs(60 * 60);
     /// What an SVID may live, by default or by its entry.
     pub(crate) const TTL_RANGE: RangeInclusive<Duration> = entry::TTL_RANGE;
+    /// What a JWT-SVID may live, by its entry.
+    pub(crate) const JWT_TTL_RANGE: RangeInclusive<Duration> = entry::JWT_TTL_RANGE;
 }
 
 impl Embedded {

@@ -108,6 +108,11 @@ pub(crate) fn svid_ttl(text: &str) -> Result<Duration, String> {
     lifetime(Identity::TTL_RANGE)(text).map_err(Problem::in_a_line)
 }
 
+/// The lifetime of JWT-SVIDs, as a command line has it.
+pub(crate) fn jwt_svid_ttl(text: &str) -> Result<Duration, String> {
+    lifetime(Identity::JWT_TTL_RANGE)(text).map_err(Problem::in_a_line)
+}
+
 pub(super) fn integer(allowed: RangeInclusive<i64>) -> impl FnOnce(&i64) -> Result<usize, Problem> {
     move |number| {
         let refused = || {
