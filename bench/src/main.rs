@@ -6,13 +6,16 @@
 mod clock;
 mod gate;
 mod identity;
+mod policy;
 mod report;
 mod workload_api;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::Serialize;
 
 use identity::Part;
 
@@ -41,6 +44,15 @@ enum Command {
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: OutputFormat,
     },
+    /// Decisions: what one costs, remembered or not
+    Policy {
+        /// Measure only this policy
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+        /// How to print the figures
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: OutputFormat,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -52,15 +64,20 @@ enum OutputFormat {
 fn main() -> anyhow::Result<()> {
     let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
-    let Command::Identity {
-        binary,
-        only,
-        output,
-    } = Arguments::parse().command;
-    let report = identity::measure(&binary, only, descriptors)?;
+    match Arguments::parse().command {
+        Command::Identity {
+            binary,
+            only,
+            output,
+        } => show(&identity::measure(&binary, only, descriptors)?, output),
+        Command::Policy { only, output } => show(&policy::measure(only.as_deref())?, output),
+    }
+}
+
+fn show<R: Display + Serialize>(report: &R, output: OutputFormat) -> anyhow::Result<()> {
     match output {
         OutputFormat::Text => report::print(&report.to_string()),
-        OutputFormat::Json => report::print(&serde_json::to_string(&report)?),
+        OutputFormat::Json => report::print(&serde_json::to_string(report)?),
     }
     Ok(())
 }

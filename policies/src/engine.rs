@@ -4,10 +4,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use regorus::utils::limits::ExecutionTimerConfig;
-use regorus::{Engine, PolicyLengthConfig, Value};
+use regorus::{CompiledPolicy, Engine, PolicyLengthConfig, Value};
 
+use crate::builtins;
 use crate::error::{EngineMessage, ParseFailure, PolicyError};
 use crate::sources::{PolicySources, data_error};
+use crate::syntax::{Syntax, forwarded_calls};
 
 /// Steps of the interpreter between two looks at the clock: a look costs about
 /// as much as one step.
@@ -70,16 +72,13 @@ impl Interpreter {
     /// Parses all sources. Every module that does not parse is named.
     pub(crate) fn parse(sources: &PolicySources, limit: Duration) -> Result<Self, PolicyError> {
         let mut engine = Engine::new();
+        builtins::install(&mut engine);
         engine.set_rego_v0(false);
         // OPA's default: a builtin that fails is undefined, not an error.
         engine.set_strict_builtin_errors(false);
         // Without this `print` writes to stderr.
         engine.set_gather_prints(true);
-        engine.set_policy_length_config(PolicyLengthConfig {
-            max_col: NonZeroU32::new(MODULE_COLUMNS).unwrap_or(NonZeroU32::MIN),
-            max_file_bytes: NonZeroUsize::new(MODULE_BYTES).unwrap_or(NonZeroUsize::MIN),
-            max_lines: NonZeroUsize::new(MODULE_LINES).unwrap_or(NonZeroUsize::MIN),
-        });
+        engine.set_policy_length_config(module_bounds());
         let check_interval = NonZeroU32::new(CHECK_INTERVAL).unwrap_or(NonZeroU32::MIN);
         engine.set_execution_timer_config(ExecutionTimerConfig {
             limit,
@@ -98,6 +97,7 @@ impl Interpreter {
         if !failures.is_empty() {
             return Err(PolicyError::Parse { failures });
         }
+        forward_builtins(&mut engine, sources)?;
         for document in sources.documents() {
             let (file, value) = document?;
             engine
@@ -107,13 +107,10 @@ impl Interpreter {
         Ok(Self { engine, limit })
     }
 
-    /// The syntax trees of all modules.
+    /// The syntax trees of all modules, in the order of the sources; then those
+    /// of modules of our own.
     pub(crate) fn syntax(&self) -> Result<serde_json::Value, PolicyError> {
-        let text = self.engine.get_ast_as_json();
-        let text = text.map_err(|error| PolicyError::Compile {
-            source: EngineMessage::new(error),
-        })?;
-        serde_json::from_str(&text).map_err(|source| PolicyError::NestingDepth { source })
+        syntax_trees(&self.engine)
     }
 
     /// Adds a module of our own if there is one, and does now what the first
@@ -127,10 +124,21 @@ impl Interpreter {
                 source: EngineMessage::new(error),
             })?;
         }
+        let compiled = self.compiled(rule);
+        compiled
+            .map(drop)
+            .map_err(|source| PolicyError::Compile { source })
+    }
+
+    /// The rule and all others, as the compiler of programs takes them.
+    pub(crate) fn compiled(&mut self, rule: &str) -> Result<CompiledPolicy, EngineMessage> {
         let compiled = self.engine.compile_with_entrypoint(&rule.into());
-        compiled.map(drop).map_err(|error| PolicyError::Compile {
-            source: EngineMessage::new(error),
-        })
+        compiled.map_err(EngineMessage::new)
+    }
+
+    /// The data documents, as one.
+    pub(crate) fn data(&self) -> Value {
+        self.engine.get_data()
     }
 
     /// The value of a rule, [`Value::Undefined`] included.
@@ -154,4 +162,42 @@ impl Interpreter {
     pub(crate) fn take_prints(&mut self) -> Vec<String> {
         self.engine.take_prints().unwrap_or_default()
     }
+}
+
+/// The bounds on one module, as the engine takes them.
+pub(crate) fn module_bounds() -> PolicyLengthConfig {
+    PolicyLengthConfig {
+        max_col: NonZeroU32::new(MODULE_COLUMNS).unwrap_or(NonZeroU32::MIN),
+        max_file_bytes: NonZeroUsize::new(MODULE_BYTES).unwrap_or(NonZeroUsize::MIN),
+        max_lines: NonZeroUsize::new(MODULE_LINES).unwrap_or(NonZeroUsize::MIN),
+    }
+}
+
+/// Adds the functions that stand for builtins of ours where the engine would
+/// not find them.
+pub(crate) fn forward_builtins(
+    engine: &mut Engine,
+    sources: &PolicySources,
+) -> Result<(), PolicyError> {
+    let mut modules = sources.modules().iter();
+    if !modules.any(|module| builtins::mentions_foreign(&module.text)) {
+        return Ok(());
+    }
+    let trees = syntax_trees(engine)?;
+    let needed = forwarded_calls(&Syntax::new(&trees, sources));
+    for (file, text) in builtins::modules(&needed) {
+        let added = engine.add_policy(file, text);
+        added.map_err(|error| PolicyError::Compile {
+            source: EngineMessage::new(error),
+        })?;
+    }
+    Ok(())
+}
+
+fn syntax_trees(engine: &Engine) -> Result<serde_json::Value, PolicyError> {
+    let text = engine.get_ast_as_json();
+    let text = text.map_err(|error| PolicyError::Compile {
+        source: EngineMessage::new(error),
+    })?;
+    serde_json::from_str(&text).map_err(|source| PolicyError::NestingDepth { source })
 }

@@ -1,19 +1,22 @@
 //! Decides requests, one at a time, on the thread that owns it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use regorus::Value;
-use uuid::Uuid;
 
 use crate::decision::Decision;
 use crate::denial::{Denial, DenialReason};
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::PolicyError;
-use crate::input::{ConnectionFacts, InputKeys, RequestFacts};
+use crate::input::{self, ConnectionFacts, InputKeys, RequestFacts, Template};
+use crate::machine::Machine;
+use crate::memory::Memory;
 use crate::metrics::DecisionRecorder;
-use crate::permit::{HeaderEdits, Permit};
+use crate::permit::Permit;
 use crate::policy::Policy;
 
 /// One worker thread's way to ask a policy.
@@ -22,30 +25,57 @@ use crate::policy::Policy;
 /// at a time and shares no reference count with any other evaluator.
 pub struct Evaluator {
     policy: Policy,
+    engine: Engine,
+    memory: Option<Memory>,
+    remembered: u64,
+    keys: InputKeys,
+    template: Option<Template>,
+    recorder: DecisionRecorder,
+    /// Decision ids must not repeat; nobody has to be unable to guess them.
+    ids: SmallRng,
+}
+
+/// What evaluates.
+enum Engine {
+    Machine(Box<Machine>),
     /// `None` after an evaluation failed, until the next request builds it
     /// anew: an engine that gave up halfway may hold on to replacements made
     /// by `with`.
-    interpreter: Option<Interpreter>,
-    keys: InputKeys,
-    recorder: DecisionRecorder,
+    Interpreter(Option<Box<Interpreter>>),
 }
 
-/// A denial without what every decision has.
-struct Refusal {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    reason: DenialReason,
+/// What became of a request, by the policy or for want of an answer.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The entrypoint's value, if it has one.
+    pub(crate) result: Value,
+    pub(crate) decision: Result<Decision, DenialReason>,
 }
 
 impl Evaluator {
     pub(crate) fn new(policy: Policy, recorder: DecisionRecorder) -> Result<Self, PolicyError> {
-        let interpreter = Some(policy.interpreter()?);
+        let engine = match policy.machine() {
+            Some(machine) => Engine::Machine(Box::new(machine)),
+            None => Engine::Interpreter(Some(Box::new(policy.interpreter()?))),
+        };
+        let memory = match policy.unremembered() {
+            None => Memory::of_bytes(policy.memory_bytes()),
+            Some(_) => None,
+        };
+        let keys = InputKeys::new();
+        let template = match &engine {
+            Engine::Machine(_) => Template::new(&keys, policy.reads()),
+            Engine::Interpreter(_) => None,
+        };
         Ok(Self {
-            policy,
-            interpreter,
-            keys: InputKeys::new(),
+            engine,
+            memory,
+            remembered: 0,
+            keys,
+            template,
             recorder,
+            ids: SmallRng::from_os_rng(),
+            policy,
         })
     }
 
@@ -63,33 +93,46 @@ impl Evaluator {
     ) -> Result<Permit, Box<Denial>> {
         let started = Instant::now();
         let outcome = self.outcome(connection, &request);
-        let decision_id = Uuid::new_v4();
+        let decision_id = uuid::Builder::from_random_bytes(self.ids.random()).into_uuid();
         let generation = self.policy.generation();
-        self.recorder.record(
-            outcome.as_ref().err().map(|refusal| &refusal.reason),
-            started.elapsed(),
-        );
-        match outcome {
-            Ok(edits) => Ok(Permit::new(request.head, edits, decision_id, generation)),
-            Err(refusal) => {
-                let Refusal {
-                    status,
-                    headers,
-                    body,
-                    reason,
-                } = *refusal;
-                let head = request.head;
-                Err(Box::new(Denial {
-                    status,
-                    headers,
-                    body,
-                    reason,
-                    head,
-                    decision_id,
-                    generation,
-                }))
-            }
+        self.recorder
+            .record(outcome.refused_for(), started.elapsed());
+        match &outcome.decision {
+            Ok(Decision::Allow(edits)) => Ok(Permit::new(
+                request.head,
+                edits.clone(),
+                decision_id,
+                generation,
+            )),
+            Ok(Decision::Deny {
+                status,
+                headers,
+                body,
+            }) => Err(Box::new(Denial {
+                status: *status,
+                headers: headers.clone(),
+                body: body.clone(),
+                reason: DenialReason::Policy,
+                head: request.head,
+                decision_id,
+                generation,
+            })),
+            Err(reason) => Err(Box::new(Denial {
+                status: reason.default_status(),
+                headers: HeaderMap::new(),
+                body: bytes::Bytes::new(),
+                reason: reason.clone(),
+                head: request.head,
+                decision_id,
+                generation,
+            })),
         }
+    }
+
+    /// How many decisions were remembered ones.
+    #[must_use]
+    pub fn remembered(&self) -> u64 {
+        self.remembered
     }
 
     /// The number of the policy's generation.
@@ -98,72 +141,87 @@ impl Evaluator {
         self.policy.generation()
     }
 
-    fn outcome(
-        &mut self,
-        connection: &ConnectionFacts,
-        request: &RequestFacts,
-    ) -> Result<HeaderEdits, Box<Refusal>> {
-        let input = self
-            .keys
-            .document(connection, request)
-            .map_err(DenialReason::MalformedRequest)?;
-        let result = self.evaluate(input).map_err(|error| match error {
-            EvaluationError::Timeout => DenialReason::Timeout(self.policy.decision_timeout()),
-            EvaluationError::Failed(message) => DenialReason::Evaluation(message),
-        })?;
-        if result == Value::Undefined {
-            return Err(DenialReason::Undefined.into());
+    fn outcome(&mut self, connection: &ConnectionFacts, request: &RequestFacts) -> Arc<Outcome> {
+        if let Err(error) = input::check(request) {
+            return Arc::new(Outcome::refused(DenialReason::MalformedRequest(error)));
         }
-        match Decision::parse(&result).map_err(DenialReason::InvalidDecision)? {
-            Decision::Allow(edits) => Ok(edits),
-            Decision::Deny {
-                status,
-                headers,
-                body,
-            } => Err(Box::new(Refusal {
-                status,
-                headers,
-                body,
-                reason: DenialReason::Policy,
-            })),
+        let reads = self.policy.reads();
+        if let Some(memory) = &mut self.memory
+            && let Some(outcome) = memory.recall(reads, connection, request)
+        {
+            self.remembered = self.remembered.saturating_add(1);
+            return Arc::clone(outcome);
         }
-    }
-
-    fn evaluate(&mut self, input: Value) -> Result<Value, EvaluationError> {
-        // Out of its place while it works: only success puts it back.
-        let mut interpreter = match self.interpreter.take() {
-            Some(interpreter) => interpreter,
-            None => self
-                .policy
-                .interpreter()
-                .map_err(EvaluationError::unusable)?,
+        let input = match &mut self.template {
+            Some(template) => template.fill(&self.keys, connection, request),
+            None => self.keys.document(reads, connection, request),
         };
-        let value = interpreter
-            .evaluate(self.policy.rule(), input)
-            .map_err(EvaluationError::without_values)?;
+        let outcome = Arc::new(match self.engine.evaluate(&self.policy, input) {
+            Ok(result) => Outcome::of(result),
+            Err(EvaluationError::Timeout) => {
+                // The next one may have more luck.
+                let reason = DenialReason::Timeout(self.policy.decision_timeout());
+                return Arc::new(Outcome::refused(reason));
+            }
+            Err(EvaluationError::Failed(message)) => {
+                Outcome::refused(DenialReason::Evaluation(message))
+            }
+        });
+        if let Some(memory) = &mut self.memory {
+            memory.remember(&outcome);
+        }
+        outcome
+    }
+}
+
+impl Engine {
+    fn evaluate(&mut self, policy: &Policy, input: Value) -> Result<Value, EvaluationError> {
+        let place = match self {
+            Self::Machine(machine) => {
+                return machine
+                    .evaluate(input)
+                    .map_err(EvaluationError::without_values);
+            }
+            Self::Interpreter(place) => place,
+        };
+        // Out of its place while it works: only success puts it back.
+        let mut interpreter = match place.take() {
+            Some(interpreter) => interpreter,
+            None => Box::new(policy.interpreter().map_err(EvaluationError::unusable)?),
+        };
+        let value = interpreter.evaluate(policy.rule(), input);
         // Prints may hold secrets of the request, so they go nowhere.
         interpreter.take_prints();
-        self.interpreter = Some(interpreter);
-        Ok(value)
+        if value.is_ok() || !policy.replaces() {
+            *place = Some(interpreter);
+        }
+        value.map_err(EvaluationError::without_values)
     }
 }
 
-impl From<DenialReason> for Box<Refusal> {
-    fn from(reason: DenialReason) -> Self {
-        Self::new(Refusal {
-            status: reason.default_status(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            reason,
-        })
+impl Outcome {
+    fn of(result: Value) -> Self {
+        let decision = if result == Value::Undefined {
+            Err(DenialReason::Undefined)
+        } else {
+            Decision::parse(&result).map_err(DenialReason::InvalidDecision)
+        };
+        Self { result, decision }
     }
-}
 
-impl std::fmt::Debug for Evaluator {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Evaluator")
-            .field("policy", self.policy.status())
-            .finish_non_exhaustive()
+    fn refused(reason: DenialReason) -> Self {
+        Self {
+            result: Value::Undefined,
+            decision: Err(reason),
+        }
+    }
+
+    /// Why the request is denied, if it is.
+    fn refused_for(&self) -> Option<&DenialReason> {
+        match &self.decision {
+            Ok(Decision::Allow(_)) => None,
+            Ok(Decision::Deny { .. }) => Some(&DenialReason::Policy),
+            Err(reason) => Some(reason),
+        }
     }
 }

@@ -15,12 +15,16 @@
 
 #![warn(missing_docs)]
 
+mod analysis;
+mod builtins;
 mod decision;
 mod denial;
 mod engine;
 mod error;
 mod evaluator;
 mod input;
+mod machine;
+mod memory;
 mod metrics;
 mod permit;
 mod policy;

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::analysis::{Analysis, Unremembered};
 use crate::engine::Interpreter;
 use crate::error::PolicyError;
 use crate::evaluator::Evaluator;
+use crate::input::ReadSet;
+use crate::machine::Machine;
 use crate::metrics::PolicyMetrics;
 use crate::sources::PolicySources;
 use crate::syntax::{RuleKind, RulePath, Syntax, rule_reference, unsupported_calls};
@@ -27,6 +30,8 @@ pub struct PolicyOptions {
     pub decision_timeout: Duration,
     /// The number of this generation; every decision carries it.
     pub generation: u64,
+    /// How many bytes of decisions each evaluator remembers, about; 0 for none.
+    pub memory_bytes: u64,
 }
 
 impl Default for PolicyOptions {
@@ -35,6 +40,7 @@ impl Default for PolicyOptions {
             entrypoint: "envoy/authz/allow".to_owned(),
             decision_timeout: Duration::from_millis(50),
             generation: 1,
+            memory_bytes: 8 * 1024 * 1024,
         }
     }
 }
@@ -66,6 +72,8 @@ struct Loaded {
     /// A module that asks for the entrypoint, where no single rule is it.
     asking: Option<String>,
     decision_timeout: Duration,
+    memory_bytes: u64,
+    analysis: Analysis,
     status: PolicyStatus,
 }
 
@@ -112,6 +120,7 @@ impl Policy {
             (format!("data.{ASKING_PACKAGE}.answer"), Some(asking))
         };
         interpreter.prepare(asking.as_deref(), &rule)?;
+        let analysis = Analysis::new(&syntax, &entrypoint);
 
         let report = run_declared_tests(&syntax, &sources)?;
         if !report.passed() {
@@ -135,6 +144,8 @@ impl Policy {
                 rule,
                 asking,
                 decision_timeout,
+                memory_bytes: options.memory_bytes,
+                analysis,
                 status,
             }),
         })
@@ -147,7 +158,7 @@ impl Policy {
     ///
     /// None that [`Policy::load`] did not rule out.
     pub fn evaluator(&self, metrics: &PolicyMetrics) -> Result<Evaluator, PolicyError> {
-        Evaluator::new(self.clone(), metrics.recorder())
+        Evaluator::new(self.clone(), metrics.recorder("ingress"))
     }
 
     /// What this is, for status pages.
@@ -165,6 +176,42 @@ impl Policy {
     /// The rule that decides, as the engine looks it up.
     pub(crate) fn rule(&self) -> &str {
         &self.inner.rule
+    }
+
+    /// What the policy reads of its input.
+    pub(crate) fn reads(&self) -> &ReadSet {
+        &self.inner.analysis.reads
+    }
+
+    /// Why decisions are not remembered, if they are not.
+    pub(crate) fn unremembered(&self) -> Option<&Unremembered> {
+        self.inner.analysis.unremembered.as_ref()
+    }
+
+    /// Whether the policy itself replaces parts of its documents, by `with`.
+    pub(crate) fn replaces(&self) -> bool {
+        self.inner.analysis.dependencies.with.is_some()
+    }
+
+    /// How many bytes of decisions each evaluator remembers.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.inner.memory_bytes
+    }
+
+    /// A new machine, where the policy is one that may run on it.
+    pub(crate) fn machine(&self) -> Option<Machine> {
+        let mut interpreter = self.interpreter().ok()?;
+        match Machine::compile(
+            &mut interpreter,
+            &self.inner.rule,
+            self.inner.decision_timeout,
+        ) {
+            Ok(machine) => Some(machine),
+            Err(error) => {
+                eprintln!("{error}");
+                None
+            }
+        }
     }
 
     /// How long one decision may take.

@@ -1,24 +1,34 @@
-//! `cargo xtask bench`: what the release binary costs, measured by the `bench` crate.
+//! `cargo xtask bench`: what the planes cost, measured by the `bench` crate. Standard output has its
+//! figures alone.
+
+use std::path::PathBuf;
+use std::process::Command;
 
 use crate::root;
 use crate::step::{cargo, run};
 
 /// Builds the release binary and the bench, and measures the identity plane. `arguments` go to the
-/// bench. Standard output has its figures alone.
+/// bench.
 pub(crate) fn identity(arguments: &[String]) -> anyhow::Result<()> {
     run(&mut cargo(["build", "--release", "--quiet"]))?;
-    run(&mut cargo([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "sidegate-bench",
-    ]))?;
-    let built = root().join("target/release");
-    let mut bench = std::process::Command::new(built.join("sidegate-bench"));
+    let bench = build()?;
+    let mut bench = Command::new(bench);
     bench
         .args(["identity", "--binary"])
-        .arg(built.join("sidegate"))
+        .arg(root().join("target/release/sidegate"))
         .args(arguments);
     run(&mut bench)
+}
+
+/// Builds the bench and measures decisions, which need no running instance.
+pub(crate) fn policy(arguments: &[String]) -> anyhow::Result<()> {
+    let bench = build()?;
+    run(Command::new(bench).arg("policy").args(arguments))
+}
+
+/// Builds the bench and says where it is.
+fn build() -> anyhow::Result<PathBuf> {
+    let package = ["--package", "sidegate-bench"];
+    run(cargo(["build", "--release", "--quiet"]).args(package))?;
+    Ok(root().join("target/release/sidegate-bench"))
 }

@@ -52,6 +52,12 @@ enum Plane {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Decisions: what one costs, remembered or not
+    Policy {
+        /// Options of the bench, such as `-o json` or `--only ten-rule`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -60,6 +66,9 @@ fn main() -> anyhow::Result<()> {
         Command::Bench {
             plane: Plane::Identity { options },
         } => bench::identity(&options),
+        Command::Bench {
+            plane: Plane::Policy { options },
+        } => bench::policy(&options),
         Command::Guests { check } => guests::run(check),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use regorus::Value;
 
-use super::{Members, set_number, set_string};
+use super::{Members, set_number, set_string, string};
 
 /// What the proxy knows of a connection once it is established.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +33,18 @@ pub struct ConnectionParameters {
 /// that an Envoy can be configured to send the same.
 #[derive(Debug, Clone)]
 pub struct ConnectionFacts {
-    /// Members of `attributes`, in the order of their keys.
-    pub(super) attributes: Vec<(Value, Value)>,
+    /// What it was built from.
+    pub(super) parameters: ConnectionParameters,
+    /// `attributes.source`.
+    pub(super) source: Value,
+    /// `attributes.destination`.
+    pub(super) destination: Value,
+    /// `attributes.tlsSession`, if there is one.
+    pub(super) tls_session: Value,
+    /// `attributes.contextExtensions`, if there are any.
+    pub(super) context_extensions: Value,
     /// `source_principal`, if there is one.
-    pub(super) source_principal: Option<Value>,
+    pub(super) source_principal: Value,
 }
 
 impl ConnectionFacts {
@@ -55,32 +63,14 @@ impl ConnectionFacts {
         let source_principal = source_principal.as_deref().unwrap_or_default();
         let source_certificate = source_certificate.as_deref().unwrap_or_default();
         let destination_principal = destination_principal.as_deref().unwrap_or_default();
-
-        let mut attributes = Members::new();
-        // Envoy sends these two even if there is nothing in them.
-        attributes.insert("metadataContext".into(), Value::new_object());
-        attributes.insert("routeMetadataContext".into(), Value::new_object());
-        attributes.insert(
-            "source".into(),
-            peer(*downstream_address, source_principal, source_certificate),
-        );
-        attributes.insert(
-            "destination".into(),
-            peer(*local_address, destination_principal, ""),
-        );
-        set_object(
-            &mut attributes,
-            "tlsSession",
-            "sni",
-            server_name.as_deref().unwrap_or_default(),
-        );
-        set_object(&mut attributes, "contextExtensions", "listener", listener);
-
-        let source_principal =
-            (!source_principal.is_empty()).then(|| Value::from(source_principal));
+        let server_name = server_name.as_deref().unwrap_or_default();
         Self {
-            attributes: attributes.into_iter().collect(),
-            source_principal,
+            parameters: parameters.clone(),
+            source: peer(*downstream_address, source_principal, source_certificate),
+            destination: peer(*local_address, destination_principal, ""),
+            tls_session: object_of("sni", server_name),
+            context_extensions: object_of("listener", listener),
+            source_principal: string(source_principal),
         }
     }
 }
@@ -106,10 +96,10 @@ fn peer(address: SocketAddr, principal: &str, certificate: &str) -> Value {
     Value::from(peer)
 }
 
-/// Adds an object with one member, unless the member is empty.
-fn set_object(members: &mut Members, object: &str, key: &str, value: &str) {
-    if !value.is_empty() {
-        let inner = Members::from([(key.into(), Value::from(value))]);
-        members.insert(object.into(), Value::from(inner));
+/// An object with one member; undefined if the member is empty.
+fn object_of(key: &str, value: &str) -> Value {
+    if value.is_empty() {
+        return Value::Undefined;
     }
+    Value::from(Members::from([(key.into(), Value::from(value))]))
 }

@@ -4,7 +4,9 @@
 //! for a whole connection is built once, in [`ConnectionFacts`].
 
 mod connection;
+mod read_set;
 mod request;
+mod template;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -14,8 +16,10 @@ use std::collections::BTreeMap;
 use regorus::Value;
 
 pub use connection::{ConnectionFacts, ConnectionParameters};
-pub(crate) use request::InputKeys;
+pub(crate) use read_set::ReadSet;
 pub use request::RequestFacts;
+pub(crate) use request::{InputKeys, check};
+pub(crate) use template::Template;
 
 /// Why a request cannot be put before the policy. Names what is wrong, never
 /// the value itself.
@@ -40,12 +44,26 @@ pub enum InputError {
 /// An object in the making.
 type Members = BTreeMap<Value, Value>;
 
-/// Adds a string unless it is empty: OPA-Envoy shows only fields that are set,
-/// and to Protocol Buffers an empty string is one that is not.
-fn set_string(members: &mut Members, key: &Value, value: &str) {
-    if !value.is_empty() {
-        members.insert(key.clone(), Value::from(value));
+/// A string; undefined if it is empty: OPA-Envoy shows only fields that are set, and to Protocol
+/// Buffers an empty string is one that is not.
+fn string(text: &str) -> Value {
+    if text.is_empty() {
+        Value::Undefined
+    } else {
+        Value::from(text)
     }
+}
+
+/// Adds a member, unless it is undefined.
+fn set(members: &mut Members, key: &Value, value: Value) {
+    if value != Value::Undefined {
+        members.insert(key.clone(), value);
+    }
+}
+
+/// Adds a string unless it is empty.
+fn set_string(members: &mut Members, key: &Value, value: &str) {
+    set(members, key, string(value));
 }
 
 /// Adds a number unless it is zero, for the same reason.

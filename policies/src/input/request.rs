@@ -4,11 +4,12 @@ use std::time::SystemTime;
 
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use regorus::Value;
 
 use super::connection::ConnectionFacts;
-use super::{InputError, Members, set_number, set_string, url};
+use super::read_set::{Field, ReadSet};
+use super::{InputError, Members, set, set_number, set_string, string, url};
 
 /// A request as the proxy knows it before it reads a body.
 #[derive(Debug)]
@@ -30,13 +31,18 @@ pub struct RequestFacts {
 /// The keys of the document and the parts that never change, made once for
 /// each evaluator so that a request only counts references up.
 pub(crate) struct InputKeys {
-    attributes: Value,
+    pub(super) attributes: Value,
     authority: Value,
-    headers: Value,
+    context_extensions: Value,
+    destination: Value,
+    pub(super) headers: Value,
     host: Value,
-    http: Value,
+    pub(super) http: Value,
+    https: Value,
     id: Value,
+    metadata_context: Value,
     method: Value,
+    methods: Vec<(Method, Value)>,
     nanos: Value,
     parsed_body: Value,
     parsed_path: Value,
@@ -46,16 +52,38 @@ pub(crate) struct InputKeys {
     pseudo_method: Value,
     pseudo_path: Value,
     pseudo_scheme: Value,
-    request: Value,
+    pub(super) request: Value,
+    route_metadata_context: Value,
     scheme: Value,
     seconds: Value,
     size: Value,
+    source: Value,
     source_principal: Value,
-    time: Value,
-    truncated_body: Value,
-    version: Value,
-    version_value: Value,
+    pub(super) time: Value,
+    tls_session: Value,
+    pub(super) truncated_body: Value,
+    pub(super) version: Value,
+    pub(super) version_value: Value,
 }
+
+/// A part of `attributes` that stays the same for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnectionPart {
+    Source,
+    Destination,
+    TlsSession,
+    ContextExtensions,
+}
+
+/// Methods whose values are made once.
+const METHODS: [Method; 6] = [
+    Method::GET,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::PATCH,
+    Method::HEAD,
+];
 
 impl InputKeys {
     pub(crate) fn new() -> Self {
@@ -63,11 +91,18 @@ impl InputKeys {
         Self {
             attributes: "attributes".into(),
             authority: ":authority".into(),
+            context_extensions: "contextExtensions".into(),
+            destination: "destination".into(),
             headers: "headers".into(),
             host: "host".into(),
             http: "http".into(),
+            https: "https".into(),
             id: "id".into(),
+            metadata_context: "metadataContext".into(),
             method: "method".into(),
+            methods: METHODS
+                .map(|method| (method.clone(), method.as_str().into()))
+                .into(),
             nanos: "nanos".into(),
             parsed_body: "parsed_body".into(),
             parsed_path: "parsed_path".into(),
@@ -78,11 +113,14 @@ impl InputKeys {
             pseudo_path: ":path".into(),
             pseudo_scheme: ":scheme".into(),
             request: "request".into(),
+            route_metadata_context: "routeMetadataContext".into(),
             scheme: "scheme".into(),
             seconds: "seconds".into(),
             size: "size".into(),
+            source: "source".into(),
             source_principal: "source_principal".into(),
             time: "time".into(),
+            tls_session: "tlsSession".into(),
             truncated_body: "truncated_body".into(),
             version: "version".into(),
             version_value: version
@@ -93,47 +131,147 @@ impl InputKeys {
         }
     }
 
-    /// The input document.
+    /// The parts of the input document that are read. What a request that [`check`] refuses cannot
+    /// show is left out.
     pub(crate) fn document(
         &self,
+        reads: &ReadSet,
         connection: &ConnectionFacts,
         request: &RequestFacts,
-    ) -> Result<Value, InputError> {
-        let target = request
-            .head
-            .uri
-            .path_and_query()
-            .map_or("", |target| target.as_str());
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let segments = url::path_segments(path).map_err(|_| InputError::Path)?;
-        let pairs = url::query_pairs(query).map_err(|_| InputError::Query)?;
+    ) -> Value {
+        let value = |field: &Field| self.value(field, connection, request);
+        let read = |field: &Field| match reads.contains(field) {
+            true => value(field),
+            false => Value::Undefined,
+        };
+        let mut http = Members::new();
+        for (key, field) in self.http_fields() {
+            set(&mut http, key, read(&field));
+        }
+        if !reads.headers().is_empty() {
+            let headers = reads.headers().iter();
+            let mut members = Members::new();
+            for (field, key) in headers {
+                set(&mut members, key, value(field));
+            }
+            http.insert(self.headers.clone(), Value::from(members));
+        }
+        let mut request_attributes = Members::from([(self.http.clone(), Value::from(http))]);
+        set(&mut request_attributes, &self.time, read(&Field::Time));
 
-        let request_attributes = Members::from([
-            (self.time.clone(), self.timestamp(request.time)),
-            (self.http.clone(), self.http_request(request, target)?),
-        ]);
-        let mut attributes: Members = connection.attributes.iter().cloned().collect();
+        let mut attributes = self.constant_attributes();
         attributes.insert(self.request.clone(), Value::from(request_attributes));
-
+        for (key, part) in self.connection_parts() {
+            if reads.any(|field| field.is_of(part)) {
+                set(&mut attributes, key, part.value(connection));
+            }
+        }
         let mut document = Members::from([
             (self.attributes.clone(), Value::from(attributes)),
-            (self.parsed_body.clone(), Value::Null),
-            (
-                self.parsed_path.clone(),
-                segments
+            (self.version.clone(), self.version_value.clone()),
+        ]);
+        for (key, part) in self.parsed_fields() {
+            if reads.any(|field| field.is_part_of(&part)) {
+                set(&mut document, key, value(&part));
+            }
+        }
+        if reads.contains(&Field::Body) {
+            document.insert(self.truncated_body.clone(), Value::Bool(false));
+        }
+        Value::from(document)
+    }
+
+    /// Members of `attributes` that Envoy sends even if there is nothing in them.
+    pub(super) fn constant_attributes(&self) -> Members {
+        let empty = Value::new_object;
+        Members::from([
+            (self.metadata_context.clone(), empty()),
+            (self.route_metadata_context.clone(), empty()),
+        ])
+    }
+
+    /// Members of `attributes.request.http`.
+    pub(super) fn http_fields(&self) -> [(&Value, Field); 8] {
+        [
+            (&self.id, Field::RequestId),
+            (&self.method, Field::Method),
+            (&self.path, Field::Path),
+            (&self.host, Field::Host),
+            (&self.scheme, Field::Scheme),
+            (&self.protocol, Field::Protocol),
+            (&self.size, Field::Size),
+            (&self.headers, Field::Headers),
+        ]
+    }
+
+    /// Members of `attributes` that a connection has.
+    pub(super) fn connection_parts(&self) -> [(&Value, ConnectionPart); 4] {
+        [
+            (&self.source, ConnectionPart::Source),
+            (&self.destination, ConnectionPart::Destination),
+            (&self.tls_session, ConnectionPart::TlsSession),
+            (&self.context_extensions, ConnectionPart::ContextExtensions),
+        ]
+    }
+
+    /// Members of the document itself.
+    pub(super) fn parsed_fields(&self) -> [(&Value, Field); 4] {
+        [
+            (&self.parsed_path, Field::Segments),
+            (&self.parsed_query, Field::Query),
+            (&self.parsed_body, Field::Body),
+            (&self.source_principal, Field::SourcePrincipal),
+        ]
+    }
+
+    /// What a member has; undefined if a request has none.
+    pub(super) fn value(
+        &self,
+        field: &Field,
+        connection: &ConnectionFacts,
+        request: &RequestFacts,
+    ) -> Value {
+        let uri = &request.head.uri;
+        match field {
+            Field::Time => self.timestamp(request.time),
+            Field::RequestId => string(&request.request_id),
+            Field::Method => self.method_value(&request.head.method),
+            Field::Path => string(target(uri)),
+            Field::Host => string(&request.host),
+            Field::Scheme => self.scheme_value(&request.scheme),
+            Field::Protocol => string(protocol(request.head.version)),
+            Field::Size => size(request.declared_body_bytes),
+            Field::Headers => self.all_headers(request),
+            Field::Header(name) => match name.as_str() {
+                ":authority" => string(&request.host),
+                ":method" => self.method_value(&request.head.method),
+                ":path" => string(target(uri)),
+                ":scheme" => self.scheme_value(&request.scheme),
+                name => header_value(&request.head.headers, name),
+            },
+            Field::Segments | Field::Segment(_) => match url::path_segments(uri.path()) {
+                Ok(segments) => segments
                     .into_iter()
                     .map(Value::from)
                     .collect::<Vec<_>>()
                     .into(),
-            ),
-            (self.parsed_query.clone(), query_object(pairs)),
-            (self.truncated_body.clone(), Value::Bool(false)),
-            (self.version.clone(), self.version_value.clone()),
-        ]);
-        if let Some(principal) = &connection.source_principal {
-            document.insert(self.source_principal.clone(), principal.clone());
+                Err(url::Malformed) => Value::Undefined,
+            },
+            Field::Query | Field::QueryKey(_) => {
+                match url::query_pairs(uri.query().unwrap_or_default()) {
+                    Ok(pairs) => query_object(pairs),
+                    Err(url::Malformed) => Value::Undefined,
+                }
+            }
+            Field::Body => Value::Null,
+            Field::SourcePrincipal => connection.source_principal.clone(),
+            Field::SourceAddress | Field::SourceCertificate => connection.source.clone(),
+            Field::DestinationAddress | Field::DestinationPrincipal => {
+                connection.destination.clone()
+            }
+            Field::ServerName => connection.tls_session.clone(),
+            Field::ContextExtensions => connection.context_extensions.clone(),
         }
-        Ok(Value::from(document))
     }
 
     /// A `google.protobuf.Timestamp`, which OPA-Envoy shows by its fields.
@@ -162,39 +300,96 @@ impl InputKeys {
         Value::from(timestamp)
     }
 
-    fn http_request(&self, request: &RequestFacts, target: &str) -> Result<Value, InputError> {
-        let method = Value::from(request.head.method.as_str());
-        // Unknown is -1, as in Envoy; a size beyond what its field holds is too.
-        let size = request
-            .declared_body_bytes
-            .and_then(|size| i64::try_from(size).ok())
-            .unwrap_or(-1);
-        let mut http = Members::from([(self.method.clone(), method.clone())]);
-        set_string(&mut http, &self.id, &request.request_id);
-        set_string(&mut http, &self.path, target);
-        set_string(&mut http, &self.host, &request.host);
-        set_string(&mut http, &self.scheme, &request.scheme);
-        set_string(&mut http, &self.protocol, protocol(request.head.version));
-        set_number(&mut http, &self.size, size);
-
-        let mut headers = headers(&request.head.headers)?;
-        headers.insert(self.pseudo_method.clone(), method);
-        for (pseudo, key) in [
-            (&self.authority, &self.host),
-            (&self.pseudo_path, &self.path),
-            (&self.pseudo_scheme, &self.scheme),
-        ] {
-            if let Some(value) = http.get(key) {
-                headers.insert(pseudo.clone(), value.clone());
-            }
+    /// All headers but `host`, which Envoy shows as `:authority` only.
+    fn all_headers(&self, request: &RequestFacts) -> Value {
+        let map = &request.head.headers;
+        let mut headers = Members::new();
+        for name in map.keys() {
+            set(
+                &mut headers,
+                &name.as_str().into(),
+                header_value(map, name.as_str()),
+            );
         }
-        http.insert(self.headers.clone(), Value::from(headers));
-        Ok(Value::from(http))
+        set(
+            &mut headers,
+            &self.pseudo_method,
+            self.method_value(&request.head.method),
+        );
+        set_string(&mut headers, &self.authority, &request.host);
+        set_string(&mut headers, &self.pseudo_path, target(&request.head.uri));
+        set(
+            &mut headers,
+            &self.pseudo_scheme,
+            self.scheme_value(&request.scheme),
+        );
+        Value::from(headers)
+    }
+
+    /// The common methods are made once.
+    fn method_value(&self, method: &Method) -> Value {
+        let known = self.methods.iter().find(|(known, _)| known == method);
+        known.map_or_else(|| string(method.as_str()), |(_, value)| value.clone())
+    }
+
+    fn scheme_value(&self, scheme: &str) -> Value {
+        match scheme {
+            "https" => self.https.clone(),
+            other => string(other),
+        }
+    }
+}
+
+impl ConnectionPart {
+    pub(super) fn value(self, connection: &ConnectionFacts) -> Value {
+        let value = match self {
+            Self::Source => &connection.source,
+            Self::Destination => &connection.destination,
+            Self::TlsSession => &connection.tls_session,
+            Self::ContextExtensions => &connection.context_extensions,
+        };
+        value.clone()
+    }
+}
+
+/// The request's target, query included.
+fn target(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("", |target| target.as_str())
+}
+
+/// Unknown is -1, as in Envoy; a size beyond what its field holds is too. Zero is not shown.
+fn size(declared: Option<u64>) -> Value {
+    match declared.map(i64::try_from) {
+        Some(Ok(0)) => Value::Undefined,
+        Some(Ok(size)) => Value::from(size),
+        Some(Err(_)) | None => Value::from(-1_i64),
+    }
+}
+
+/// Refuses what OPA-Envoy could not parse, and what is no text, whether the policy reads it or not.
+pub(crate) fn check(request: &RequestFacts) -> Result<(), InputError> {
+    let uri = &request.head.uri;
+    // Only an escape or a semicolon can be wrong.
+    if uri.path().contains('%') {
+        url::path_segments(uri.path()).map_err(|_| InputError::Path)?;
+    }
+    if let Some(query) = uri.query()
+        && query.contains(['%', ';'])
+    {
+        url::query_pairs(query).map_err(|_| InputError::Query)?;
+    }
+    let headers = request.head.headers.iter();
+    let mut unreadable = headers.filter(|(_, value)| {
+        !value.as_bytes().is_ascii() && std::str::from_utf8(value.as_bytes()).is_err()
+    });
+    match unreadable.next() {
+        Some((name, _)) => Err(InputError::HeaderValue { name: name.clone() }),
+        None => Ok(()),
     }
 }
 
 /// The name that Envoy gives to a version of HTTP.
-fn protocol(version: Version) -> &'static str {
+pub(super) fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_11 => "HTTP/1.1",
@@ -205,29 +400,23 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// All headers but `host`, which Envoy shows as `:authority` only.
-fn headers(map: &HeaderMap) -> Result<Members, InputError> {
-    let names = map.keys().filter(|name| *name != HOST);
-    names
-        .map(|name| Ok((Value::from(name.as_str()), header_value(map, name)?)))
-        .collect()
-}
-
-/// A header's value; several are joined as Envoy joins them.
-fn header_value(map: &HeaderMap, name: &HeaderName) -> Result<Value, InputError> {
+/// A header's value; several are joined as Envoy joins them. `host` is never shown.
+fn header_value(map: &HeaderMap, name: &str) -> Value {
+    let text = |value: &HeaderValue| str::from_utf8(value.as_bytes()).map(str::to_owned);
+    let mut values = map.get_all(name).iter();
+    let Some(first) = values.next().filter(|_| name != HOST) else {
+        return Value::Undefined;
+    };
+    let Ok(mut joined) = text(first) else {
+        return Value::Undefined;
+    };
     // HTTP/2 splits cookies; RFC 9113 section 8.2.3 says how to join them.
     let separator = if name == COOKIE { "; " } else { "," };
-    let text = |value: &HeaderValue| match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(_) => Err(InputError::HeaderValue { name: name.clone() }),
-    };
-    let mut values = map.get_all(name).iter();
-    let mut joined = values.next().map(text).transpose()?.unwrap_or_default();
     for value in values {
         joined.push_str(separator);
-        joined.push_str(&text(value)?);
+        joined.push_str(&text(value).unwrap_or_default());
     }
-    Ok(Value::from(joined))
+    Value::from(joined)
 }
 
 /// `parsed_query`: every key with the list of its values.

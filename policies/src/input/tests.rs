@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Request, Version};
 use regorus::Value;
 
-use super::{ConnectionFacts, ConnectionParameters, InputError, InputKeys, RequestFacts};
+use super::{ConnectionFacts, ConnectionParameters, InputError, InputKeys, ReadSet, RequestFacts};
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -52,7 +52,9 @@ fn document(
     connection: &ConnectionParameters,
     request: &RequestFacts,
 ) -> Result<Value, InputError> {
-    InputKeys::new().document(&ConnectionFacts::new(connection), request)
+    super::check(request)?;
+    let (keys, connection) = (InputKeys::new(), ConnectionFacts::new(connection));
+    Ok(keys.document(&ReadSet::everything(), &connection, request))
 }
 
 #[track_caller]

@@ -8,29 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::builtins::{self, Builtin};
 use super::{Module, RuleKind, RulePath, Syntax, items, offset, whole_path};
+use crate::builtins::{self, Builtin, Needed};
 use crate::error::{CallProblem, UnsupportedCall};
 
 /// How many arguments each function of the modules takes, by its full path.
-type Functions = BTreeMap<RulePath, BTreeSet<usize>>;
+pub(super) type Functions = BTreeMap<RulePath, BTreeSet<usize>>;
 
 /// What a name stands for where it is called.
-enum Resolved<'a> {
-    /// A function of the modules.
-    Function(&'a BTreeSet<usize>),
+pub(super) enum Resolved<'a> {
+    /// A function of the modules, and how many arguments it takes.
+    Function(RulePath, &'a BTreeSet<usize>),
     Builtin(Builtin),
 }
 
 /// All calls, and all functions replaced by `with`, that the engine cannot
 /// evaluate, in the order of files and lines.
 pub(crate) fn unsupported_calls(syntax: &Syntax<'_>) -> Vec<UnsupportedCall> {
-    let mut functions = Functions::new();
-    for rule in syntax.rules() {
-        if let RuleKind::Function(arity) = rule.kind {
-            functions.entry(rule.path).or_default().insert(arity);
-        }
-    }
+    let functions = functions(syntax);
     let mut found = Vec::new();
     for module in &syntax.modules {
         for rule in module.rules {
@@ -42,6 +37,65 @@ pub(crate) fn unsupported_calls(syntax: &Syntax<'_>) -> Vec<UnsupportedCall> {
     });
     found.dedup();
     found
+}
+
+/// The builtins of ours that the modules call or replace in a way that the
+/// engine knows only of functions: with the result as the last argument, and
+/// by `with`.
+pub(crate) fn forwarded_calls(syntax: &Syntax<'_>) -> Needed {
+    let functions = functions(syntax);
+    let mut needed = Needed::new();
+    for module in &syntax.modules {
+        for rule in module.rules {
+            visit_forwarded(rule, module, &functions, &mut needed);
+        }
+    }
+    needed
+}
+
+fn visit_forwarded(tree: &Json, module: &Module<'_>, functions: &Functions, needed: &mut Needed) {
+    let mut need = |name: &Json, arguments: Option<usize>| {
+        let Some(path) = whole_path(name) else { return };
+        if let Resolved::Builtin(_) = resolve(&path, module, functions)
+            && let Some(extension) = builtins::foreign(&path.join("."))
+            && arguments != Some(usize::from(extension.arity))
+        {
+            let package = needed.entry(module.package.clone()).or_default();
+            package.insert(extension.name);
+        }
+    };
+    match tree {
+        Json::Object(members) => {
+            if let Some(call) = members.get("Call")
+                && let Some(function) = call.get("fcn")
+            {
+                need(function, call.get("params").map(|list| items(list).len()));
+            }
+            for modifier in members.get("with_mods").map(items).unwrap_or_default() {
+                for name in [modifier.get("refr"), modifier.get("as")] {
+                    name.into_iter().for_each(|name| need(name, None));
+                }
+            }
+            members
+                .values()
+                .for_each(|member| visit_forwarded(member, module, functions, needed));
+        }
+        Json::Array(members) => members
+            .iter()
+            .for_each(|member| visit_forwarded(member, module, functions, needed)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+/// The functions that the modules declare.
+pub(super) fn functions(syntax: &Syntax<'_>) -> Functions {
+    let mut functions = Functions::new();
+    for rule in syntax.rules() {
+        if let RuleKind::Function(arity) = rule.kind {
+            functions.entry(rule.path).or_default().insert(arity);
+        }
+    }
+    functions
 }
 
 /// Looks at every expression below `tree`, whatever holds it.
@@ -87,7 +141,7 @@ fn check_call(call: &Json, module: &Module<'_>, functions: &Functions) -> Option
     let name = path.join(".");
     let fits = |arity: usize| arguments == arity || arguments == arity.saturating_add(1);
     let problem = match resolve(&path, module, functions) {
-        Resolved::Function(arities) => {
+        Resolved::Function(_, arities) => {
             // One argument more takes the result: `split(x, ",", parts)`.
             let expected = arities.iter().copied().next()?;
             if arities.len() == 1 && fits(expected) {
@@ -142,7 +196,7 @@ fn check_modifier(
         // A replacement may be any value, so only what is certainly meant as
         // a function counts.
         let name = path.join(".");
-        if builtins::is_known_to_be_missing(&name) && is_missing(&path, module, functions) {
+        if builtins::is_refused(&name) && is_missing(&path, module, functions) {
             let problem = CallProblem::Unknown {
                 hint: builtins::hint(&name),
             };
@@ -161,7 +215,11 @@ fn is_missing(path: &[String], module: &Module<'_>, functions: &Functions) -> bo
 
 /// Resolves a name as the engine does: import aliases first, then full paths
 /// and functions of the same package, then builtins.
-fn resolve<'a>(path: &[String], module: &Module<'_>, functions: &'a Functions) -> Resolved<'a> {
+pub(super) fn resolve<'a>(
+    path: &[String],
+    module: &Module<'_>,
+    functions: &'a Functions,
+) -> Resolved<'a> {
     let mut candidates: Vec<RulePath> = Vec::new();
     if let Some((root, rest)) = path.split_first() {
         if root == "data" {
@@ -174,13 +232,11 @@ fn resolve<'a>(path: &[String], module: &Module<'_>, functions: &'a Functions) -
         }
     }
     candidates.push(module.package.iter().chain(path).cloned().collect());
-    let function = candidates
-        .iter()
-        .find_map(|candidate| functions.get(candidate));
-    function.map_or_else(
-        || Resolved::Builtin(builtins::lookup(&path.join("."))),
-        Resolved::Function,
-    )
+    let function = candidates.into_iter().find_map(|candidate| {
+        let arities = functions.get(&candidate)?;
+        Some(Resolved::Function(candidate, arities))
+    });
+    function.unwrap_or_else(|| Resolved::Builtin(builtins::lookup(&path.join("."))))
 }
 
 fn report(
@@ -200,7 +256,7 @@ fn report(
 }
 
 /// Line and column where an expression starts.
-fn start(expression: &Json, text: &str) -> (usize, usize) {
+pub(super) fn start(expression: &Json, text: &str) -> (usize, usize) {
     // A reference's own position is that of its last dot, so go to its root.
     let inner = expression
         .pointer("/RefDot/refr")

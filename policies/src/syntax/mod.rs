@@ -4,8 +4,8 @@
 //! object with one member that names its kind, such as `{"Call": {…}}`; text
 //! from the policy appears only as strings, so a kind cannot be forged.
 
-mod builtins;
 mod calls;
+mod dependencies;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use serde_json::Value as Json;
 
 use crate::sources::PolicySources;
 
-pub(crate) use calls::unsupported_calls;
+pub(crate) use calls::{forwarded_calls, unsupported_calls};
+pub(crate) use dependencies::{Dependencies, Place, Step, dependencies, written};
 
 /// A path such as `data.envoy.authz.allow`, in its components after `data`.
 pub(crate) type RulePath = Vec<String>;
@@ -101,19 +102,22 @@ impl<'a> Syntax<'a> {
 /// A rule's path in the form in which the engine looks it up.
 pub(crate) fn rule_reference(path: &[String]) -> String {
     path.iter().fold("data".to_owned(), |reference, component| {
-        let mut characters = component.chars();
-        let first = characters
-            .next()
-            .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
-        if first
-            && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
-        {
+        if is_identifier(component) {
             format!("{reference}.{component}")
         } else {
             // JSON's strings are Rego's.
             format!("{reference}[{}]", Json::from(component.as_str()))
         }
     })
+}
+
+/// Whether a name can follow a dot.
+fn is_identifier(name: &str) -> bool {
+    let mut characters = name.chars();
+    let first = characters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+    first && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
 fn items(list: &Json) -> &[Json] {

@@ -6,6 +6,7 @@
     reason = "the helpers of tests fail as tests do"
 )]
 
+mod builtins;
 mod calls;
 mod common;
 mod decide;

@@ -1,0 +1,165 @@
+//! Policies and the requests that they are asked about.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sidegate_policy::PolicySources;
+
+/// How many paths requests cycle through.
+pub(super) const PATHS: usize = 1_000;
+/// How many identities they come from.
+pub(super) const IDENTITIES: usize = 16;
+
+/// A policy, and kinds of requests.
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) sources: PolicySources,
+    pub(super) kinds: Vec<Kind>,
+    /// What the slowest kind should take at most.
+    pub(super) goal_ns: Option<f64>,
+}
+
+/// Requests that a policy treats alike.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) method: &'static str,
+    pub(super) path: fn(usize) -> String,
+    pub(super) allowed: bool,
+}
+
+/// The caller of this number.
+pub(super) fn identity(number: usize) -> String {
+    format!("spiffe://bench.test/ns/shop/sa/service-{number}")
+}
+
+pub(super) fn all() -> Result<Vec<Case>> {
+    Ok(vec![ten_rule(1_000)?, rbac()?, thousand_rule()?])
+}
+
+/// The ten rules over as many role bindings as are told.
+pub(super) fn ten_rule(bindings: usize) -> Result<Case> {
+    let bindings: serde_json::Map<String, Value> = (0..bindings)
+        .map(|number| {
+            let role = format!("role-{}", number % 20);
+            (identity(number), json!(["reader", role]))
+        })
+        .collect();
+    let roles: serde_json::Map<String, Value> = (0..20)
+        .map(|number| {
+            let grant = json!({"methods": ["GET", "POST"], "path": format!("/orders/{number}/**")});
+            (format!("role-{number}"), json!([grant]))
+        })
+        .chain([(
+            "reader".to_owned(),
+            json!([{"methods": ["GET"], "path": "/catalog/*/items"}]),
+        )])
+        .collect();
+    let teams: serde_json::Map<String, Value> = (0..1_000)
+        .map(|number| (identity(number), json!(format!("team-{}", number % 50))))
+        .collect();
+    let data = json!({
+        "bindings": bindings,
+        "roles": roles,
+        "teams": teams,
+        "suspended": {"spiffe://bench.test/suspended": true},
+    });
+    let sources = sources(
+        &[
+            ("ten_rule.rego", include_str!("ten_rule.rego")),
+            ("ten_rule_test.rego", include_str!("ten_rule_test.rego")),
+        ],
+        &data,
+    )?;
+    Ok(Case {
+        name: "ten-rule".to_owned(),
+        sources,
+        kinds: vec![
+            Kind {
+                name: "first-rule",
+                method: "GET",
+                path: |number| format!("/public/pages/{number}"),
+                allowed: true,
+            },
+            Kind {
+                name: "role-glob",
+                method: "GET",
+                path: |number| format!("/catalog/{number}/items"),
+                allowed: true,
+            },
+            Kind {
+                name: "deny",
+                method: "POST",
+                path: |number| format!("/internal/jobs/{number}"),
+                allowed: false,
+            },
+        ],
+        goal_ns: Some(10_000.0),
+    })
+}
+
+fn rbac() -> Result<Case> {
+    let callers: serde_json::Map<String, Value> = (0..IDENTITIES)
+        .map(|number| (identity(number), json!(["GET", "POST"])))
+        .collect();
+    Ok(Case {
+        name: "rbac".to_owned(),
+        sources: sources(
+            &[
+                ("rbac.rego", include_str!("rbac.rego")),
+                ("rbac_test.rego", include_str!("rbac_test.rego")),
+            ],
+            &json!({ "callers": callers }),
+        )?,
+        kinds: vec![
+            Kind {
+                name: "allow",
+                method: "GET",
+                path: |number| format!("/orders/{number}"),
+                allowed: true,
+            },
+            Kind {
+                name: "deny",
+                method: "DELETE",
+                path: |number| format!("/orders/{number}"),
+                allowed: false,
+            },
+        ],
+        goal_ns: Some(2_000.0),
+    })
+}
+
+/// A thousand rules, each for one path and caller, as a generator would write them.
+fn thousand_rule() -> Result<Case> {
+    let mut policy = "package envoy.authz\n\ndefault allow := false\n".to_owned();
+    let mut tests = "package envoy.authz_test\n\nimport data.envoy.authz\n".to_owned();
+    for number in 0..1_000 {
+        let caller = identity(number % IDENTITIES);
+        policy.push_str(&format!(
+            "\nallow if {{\n\tinput.source_principal == \"{caller}\"\n\tinput.parsed_path == [\"orders\", \"{number}\"]\n}}\n"
+        ));
+        tests.push_str(&format!(
+            "\ntest_{number} if authz.allow with input as {{\"source_principal\": \"{caller}\", \"parsed_path\": [\"orders\", \"{number}\"]}}\n"
+        ));
+    }
+    Ok(Case {
+        name: "thousand-rule".to_owned(),
+        sources: sources(
+            &[("rules.rego", &policy), ("rules_test.rego", &tests)],
+            &json!({}),
+        )?,
+        kinds: vec![Kind {
+            name: "deny",
+            method: "GET",
+            path: |number| format!("/other/{number}"),
+            allowed: false,
+        }],
+        goal_ns: None,
+    })
+}
+
+fn sources(modules: &[(&str, &str)], data: &Value) -> Result<PolicySources> {
+    let modules = modules
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let data = ("data.json".to_owned(), data.to_string());
+    Ok(PolicySources::from_files(modules.chain([data]))?)
+}

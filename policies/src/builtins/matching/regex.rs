@@ -1,0 +1,79 @@
+//! Regular expressions, compiled: linear in the text, whatever the pattern.
+
+use regex_automata::meta;
+use regex_automata::util::syntax;
+
+use super::cache::Matcher;
+use super::go_regex;
+
+/// How large one compiled expression may be, in bytes. Larger ones are
+/// undefined; Go has a limit too, but a higher one.
+const PROGRAM_BYTES: usize = 1024 * 1024;
+
+/// What an expression may hold besides, built as it is used.
+const WORKING_BYTES: usize = 128 * 1024;
+
+/// A compiled expression in the syntax of the `regex` crates.
+pub(super) struct CompiledRegex {
+    regex: meta::Regex,
+}
+
+/// A compiled expression in Go's syntax.
+pub(super) struct GoRegex {
+    regex: CompiledRegex,
+}
+
+/// Adds one character to an expression or to a class in it.
+pub(super) fn push_literal(character: char, regex: &mut String) {
+    if character.is_ascii_alphanumeric() || !character.is_ascii() {
+        regex.push(character);
+    } else {
+        regex.push_str(&format!("\\x{:02X}", u32::from(character)));
+    }
+}
+
+impl CompiledRegex {
+    /// `None` if the expression is malformed or too large.
+    pub(super) fn new(pattern: &str) -> Option<Self> {
+        let limits = meta::Config::new()
+            .nfa_size_limit(Some(PROGRAM_BYTES))
+            .onepass_size_limit(Some(WORKING_BYTES))
+            .dfa_size_limit(Some(WORKING_BYTES))
+            .hybrid_cache_capacity(WORKING_BYTES)
+            .utf8_empty(false);
+        let regex = meta::Regex::builder()
+            .configure(limits)
+            // Go's `\B` may stand between the bytes of a character.
+            .syntax(syntax::Config::new().utf8(false))
+            .build(pattern);
+        regex.ok().map(|regex| Self { regex })
+    }
+
+    pub(super) fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl Matcher for CompiledRegex {
+    fn bytes(&self) -> usize {
+        self.regex.memory_usage().saturating_add(WORKING_BYTES)
+    }
+}
+
+impl GoRegex {
+    /// `None` if the expression is malformed or too large.
+    pub(super) fn compile(pattern: &str) -> Option<Self> {
+        let regex = CompiledRegex::new(&go_regex::translate(pattern)?)?;
+        Some(Self { regex })
+    }
+
+    pub(super) fn matches(&self, text: &str) -> bool {
+        self.regex.matches(text)
+    }
+}
+
+impl Matcher for GoRegex {
+    fn bytes(&self) -> usize {
+        self.regex.bytes()
+    }
+}
