@@ -13,6 +13,7 @@
 //! GET    /v1/bundles                      all bundles, as a SPIFFE bundle map
 //! PUT    /v1/bundles/TRUST_DOMAIN         a foreign one, in SPIFFE's format
 //! DELETE /v1/bundles/TRUST_DOMAIN
+//! POST   /v1/policy/rollback              return to the policy before
 //! ```
 
 mod client;
@@ -22,12 +23,13 @@ mod status;
 
 pub(crate) use client::AdminClient;
 pub(crate) use documents::{
-    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate,
-    Selected, rfc3339,
+    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Nothing, Refusal, Removed,
+    Rotate, Selected, rfc3339,
 };
 pub(crate) use server::AdminServer;
 pub(crate) use status::{
-    ComponentStatus, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus,
+    ComponentStatus, DenialJump, EntryCounts, ListenerFacts, PolicyFacts, RefusedSources, Status,
+    SvidStatus,
 };
 
 /// The socket's name in the state directory.

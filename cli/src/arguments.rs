@@ -2,6 +2,7 @@
 
 mod check;
 mod identity;
+mod policy;
 mod svid;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub(crate) use identity::{
     ListArguments, RotateArguments, StateArguments,
 };
 
+pub(crate) use policy::PolicyCommand;
 pub(crate) use svid::{
     BundleArguments, BundleFormat, FetchCommand, FetchJwtArguments, FetchX509Arguments,
     SvidCommand, ValidateArguments, WatchArguments,
@@ -44,6 +46,9 @@ pub(crate) enum Command {
     /// Registration entries and authorities of a running instance
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// The policy of a running instance: which generation decides, and back to the one before
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Fetch, watch and validate SVIDs by a SPIFFE Workload API
     #[command(subcommand)]
     Svid(SvidCommand),

@@ -200,6 +200,7 @@ impl Check {
             return;
         }
         if let (Some(reason), Some(code)) = (&self.reason, &self.code) {
+            let reason = reason.replace('\n', "\n    ");
             let _ = writeln!(text, "    {reason}   [{code}]");
         }
         if let Some(hint) = &self.hint {

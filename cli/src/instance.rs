@@ -9,10 +9,12 @@
 //! What fails, fails before anything is served.
 
 mod components;
+mod decision_log;
 mod examine;
 mod health;
 mod identity;
 mod listeners;
+mod policy;
 mod services;
 mod socket;
 mod state;
@@ -30,7 +32,8 @@ use serde::{Deserialize, Serialize};
 use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::source::SvidSource;
-use sidegate_policy::{Policy, PolicyMetrics, PolicyOptions, PolicySources};
+use sidegate_policy::decision_log::DecisionLogWriter;
+use sidegate_policy::{Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
 use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -43,15 +46,20 @@ use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
+use policy::{GenerationMetrics, PolicyFiles, PolicyParts};
 use socket::{BoundSocket, Purpose};
 use status::Facts;
 
 pub(crate) use components::component_digest;
 pub(crate) use examine::examine;
+pub(crate) use policy::{ChangeError, PolicyManager};
 pub(crate) use state::{Found, StateDirectory};
 
 /// How long a reader of the access log may take for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// How long the decision log may take for its last events.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// Everything that runs.
 pub(crate) struct Instance {
@@ -63,6 +71,7 @@ pub(crate) struct Instance {
     health: Arc<Health>,
     proxy: Proxy,
     access_log: AccessLogWriter,
+    decision_log: Option<DecisionLogWriter>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -86,6 +95,7 @@ impl Instance {
         let mut registry = Registry::with_prefix("sidegate");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entries = identity::entries(config, source)?;
+        let policy_files = config.policy.path.as_deref().map(PolicyFiles::new);
         let policy = load_policy(config, source)?;
         let components = components::load(config, source, &mut registry)?;
         let admin = Admin::bind(config.admin.listen)?;
@@ -102,10 +112,18 @@ impl Instance {
         let bound = listeners::bind(config, source, workers, &components, &identities)?;
         let files = plane.write_files(&config.svid_files)?;
 
+        let (decision_log, decision_writer) =
+            decision_log::start(config, source, &mut registry)?.unzip();
         let policy_metrics = PolicyMetrics::register(&mut registry);
         let evaluators = (0..workers.get())
-            .map(|_| policy.evaluator(&policy_metrics))
-            .collect::<Result<Vec<_>, _>>()
+            .map(|_| {
+                let evaluator = policy.evaluator(&policy_metrics)?;
+                Ok(match &decision_log {
+                    Some(log) => evaluator.with_decision_log(log.clone()),
+                    None => evaluator,
+                })
+            })
+            .collect::<Result<Vec<_>, PolicyError>>()
             .map_err(|error| Failure::new(error.code(), &error))?;
         let (access_log, writer) = access_log(config)?;
         let status: Vec<_> = bound.iter().map(listeners::status).collect();
@@ -123,6 +141,14 @@ impl Instance {
             drain_timeout: config.proxy.drain_timeout,
         })
         .map_err(|error| Failure::new(error.code(), &error))?;
+        let parts = PolicyParts {
+            options: policy_options(config),
+            path: status::policy_path(config),
+            decisions: policy_metrics,
+            metrics: GenerationMetrics::register(&mut registry),
+            clock: Arc::clone(&clock),
+        };
+        let policy = Arc::new(PolicyManager::new(policy, parts, proxy.policy()));
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -141,7 +167,7 @@ impl Instance {
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
             brought: config.identity.embedded.brought.clone(),
-            policy: status::policy(config, &policy),
+            policy: Arc::clone(&policy),
             components: components::status(&components),
             workload_socket: socket.endpoint(),
             admin: admin.address(),
@@ -151,10 +177,11 @@ impl Instance {
         let admin_url = format!("{scheme}://{}", admin.address());
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
+        tasks.spawn(Arc::clone(&policy).run(policy_files, stop.clone()));
         for (file, written) in files {
             tasks.spawn(file.run(written, identities.clone(), stop.clone()));
         }
-        let server = AdminServer::new(Arc::clone(&plane.source), move || {
+        let server = AdminServer::new(Arc::clone(&plane.source), policy, move || {
             serde_json::to_value(facts.status()).unwrap_or_default()
         });
         tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));
@@ -179,6 +206,7 @@ impl Instance {
             health,
             proxy,
             access_log: writer,
+            decision_log: decision_writer,
             tasks,
             stop,
         })
@@ -204,6 +232,12 @@ impl Instance {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(log) = self.decision_log {
+            let finished = tokio::task::spawn_blocking(move || log.finish(LAST_EVENTS));
+            if let Ok(Err(error)) = finished.await {
+                error!(code = error.code(), %error, "the decision log is cut");
+            }
+        }
         let log = self.access_log;
         let finished = tokio::task::spawn_blocking(move || log.finish());
         if tokio::time::timeout(LAST_LINES, finished).await.is_err() {
@@ -275,17 +309,20 @@ fn load_policy(config: &Config, source: Option<&ConfigSource>) -> Result<Policy,
         Some(path) => PolicySources::read(path),
         None => PolicySources::stock(),
     };
-    let options = PolicyOptions {
-        entrypoint: config.policy.entrypoint.clone(),
-        decision_timeout: config.policy.timeout,
-        generation: 1,
-    };
     sources
-        .and_then(|sources| Policy::load(sources, &options))
+        .and_then(|sources| Policy::load(sources, &policy_options(config)))
         .map_err(|error| {
             let key = Key::of("policy").child("path");
             refused(source, &key, error.code(), &error)
         })
+}
+
+fn policy_options(config: &Config) -> PolicyOptions {
+    PolicyOptions {
+        entrypoint: config.policy.entrypoint.clone(),
+        decision_timeout: config.policy.timeout,
+        generation: 1,
+    }
 }
 
 fn access_log(config: &Config) -> Result<(AccessLog, AccessLogWriter), Failure> {

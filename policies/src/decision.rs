@@ -312,7 +312,7 @@ fn header_name(key: &'static str, name: &str) -> Result<HeaderName, DecisionErro
     Ok(parsed)
 }
 
-fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -1,7 +1,7 @@
 //! Decides requests, one at a time, on the thread that owns it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use rand::rngs::SmallRng;
@@ -9,13 +9,14 @@ use rand::{Rng, SeedableRng};
 use regorus::Value;
 
 use crate::decision::Decision;
+use crate::decision_log::{Answer, DecisionLog, HeadCopy, Record, empty_head};
 use crate::denial::{Denial, DenialReason};
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::PolicyError;
 use crate::input::{self, ConnectionFacts, InputKeys, RequestFacts, Template};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::metrics::DecisionRecorder;
+use crate::metrics::{DecisionRecorder, PolicyMetrics};
 use crate::permit::Permit;
 use crate::policy::Policy;
 
@@ -31,8 +32,18 @@ pub struct Evaluator {
     keys: InputKeys,
     template: Option<Template>,
     recorder: DecisionRecorder,
+    connect: Option<Connect>,
+    /// Where decisions are noted, if they are, and this evaluator's own
+    /// reference to the policy for it.
+    log: Option<(DecisionLog, Arc<Policy>)>,
     /// Decision ids must not repeat; nobody has to be unable to guess them.
     ids: SmallRng,
+}
+
+/// What a policy needs that decides on connections too.
+struct Connect {
+    interpreter: Option<Box<Interpreter>>,
+    recorder: DecisionRecorder,
 }
 
 /// What evaluates.
@@ -53,7 +64,7 @@ pub(crate) struct Outcome {
 }
 
 impl Evaluator {
-    pub(crate) fn new(policy: Policy, recorder: DecisionRecorder) -> Result<Self, PolicyError> {
+    pub(crate) fn new(policy: Policy, metrics: &PolicyMetrics) -> Result<Self, PolicyError> {
         let engine = match policy.machine() {
             Some(machine) => Engine::Machine(Box::new(machine)),
             None => Engine::Interpreter(Some(Box::new(policy.interpreter()?))),
@@ -61,6 +72,13 @@ impl Evaluator {
         let memory = match policy.unremembered() {
             None => Memory::of_bytes(policy.memory_bytes()),
             Some(_) => None,
+        };
+        let connect = match policy.connect_rule() {
+            Some(_) => Some(Connect {
+                interpreter: Some(Box::new(policy.interpreter()?)),
+                recorder: metrics.recorder("connect"),
+            }),
+            None => None,
         };
         let keys = InputKeys::new();
         let template = match &engine {
@@ -73,10 +91,19 @@ impl Evaluator {
             remembered: 0,
             keys,
             template,
-            recorder,
+            recorder: metrics.recorder("ingress"),
+            connect,
+            log: None,
             ids: SmallRng::from_os_rng(),
             policy,
         })
+    }
+
+    /// Notes every decision in `log`.
+    #[must_use]
+    pub fn with_decision_log(mut self, log: DecisionLog) -> Self {
+        self.log = Some((log, Arc::new(self.policy.clone())));
+        self
     }
 
     /// Asks the policy about one request.
@@ -89,21 +116,39 @@ impl Evaluator {
     pub fn decide(
         &mut self,
         connection: &ConnectionFacts,
-        request: RequestFacts,
+        mut request: RequestFacts,
     ) -> Result<Permit, Box<Denial>> {
         let started = Instant::now();
-        let outcome = self.outcome(connection, &request);
+        let (outcome, evaluation) = self.outcome(connection, &request);
         let decision_id = uuid::Builder::from_random_bytes(self.ids.random()).into_uuid();
         let generation = self.policy.generation();
-        self.recorder
-            .record(outcome.refused_for(), started.elapsed());
+        let elapsed = started.elapsed();
+        let denied = outcome.refused_for();
+        self.recorder.record(denied, elapsed);
+        let head = match &self.log {
+            None => request.head,
+            Some((log, policy)) => {
+                let head = std::mem::replace(&mut request.head, empty_head());
+                log.record(Record {
+                    policy: Arc::clone(policy),
+                    connection: Arc::clone(connection.parameters()),
+                    request,
+                    head: HeadCopy::of(&head),
+                    decision_id,
+                    answer: Answer {
+                        value: outcome.result.clone(),
+                        evaluation,
+                    },
+                    denied: denied.cloned(),
+                    elapsed,
+                });
+                head
+            }
+        };
         match &outcome.decision {
-            Ok(Decision::Allow(edits)) => Ok(Permit::new(
-                request.head,
-                edits.clone(),
-                decision_id,
-                generation,
-            )),
+            Ok(Decision::Allow(edits)) => {
+                Ok(Permit::new(head, edits.clone(), decision_id, generation))
+            }
             Ok(Decision::Deny {
                 status,
                 headers,
@@ -113,7 +158,7 @@ impl Evaluator {
                 headers: headers.clone(),
                 body: body.clone(),
                 reason: DenialReason::Policy,
-                head: request.head,
+                head,
                 decision_id,
                 generation,
             })),
@@ -122,7 +167,7 @@ impl Evaluator {
                 headers: HeaderMap::new(),
                 body: bytes::Bytes::new(),
                 reason: reason.clone(),
-                head: request.head,
+                head,
                 decision_id,
                 generation,
             })),
@@ -141,62 +186,100 @@ impl Evaluator {
         self.policy.generation()
     }
 
-    fn outcome(&mut self, connection: &ConnectionFacts, request: &RequestFacts) -> Arc<Outcome> {
+    /// What becomes of a request, and how long the evaluation took if there was one.
+    fn outcome(
+        &mut self,
+        connection: &ConnectionFacts,
+        request: &RequestFacts,
+    ) -> (Arc<Outcome>, Option<Duration>) {
         if let Err(error) = input::check(request) {
-            return Arc::new(Outcome::refused(DenialReason::MalformedRequest(error)));
+            let reason = DenialReason::MalformedRequest(error);
+            return (Arc::new(Outcome::refused(reason)), None);
         }
         let reads = self.policy.reads();
         if let Some(memory) = &mut self.memory
             && let Some(outcome) = memory.recall(reads, connection, request)
         {
             self.remembered = self.remembered.saturating_add(1);
-            return Arc::clone(outcome);
+            return (Arc::clone(outcome), None);
         }
         let input = match &mut self.template {
             Some(template) => template.fill(&self.keys, connection, request),
             None => self.keys.document(reads, connection, request),
         };
-        let outcome = Arc::new(match self.engine.evaluate(&self.policy, input) {
+        let started = Instant::now();
+        let answer = self.engine.evaluate(&self.policy, input);
+        let elapsed = Some(started.elapsed());
+        let outcome = match answer {
             Ok(result) => Outcome::of(result),
+            // The next one may have more luck, so this is not remembered.
             Err(EvaluationError::Timeout) => {
-                // The next one may have more luck.
                 let reason = DenialReason::Timeout(self.policy.decision_timeout());
-                return Arc::new(Outcome::refused(reason));
+                return (Arc::new(Outcome::refused(reason)), elapsed);
             }
             Err(EvaluationError::Failed(message)) => {
                 Outcome::refused(DenialReason::Evaluation(message))
             }
-        });
+        };
+        let outcome = Arc::new(outcome);
         if let Some(memory) = &mut self.memory {
             memory.remember(&outcome);
         }
-        outcome
+        (outcome, elapsed)
+    }
+
+    /// The value of the rule that decides on connections; `None` without one.
+    pub(crate) fn connect_value(
+        &mut self,
+        input: impl FnOnce() -> Value,
+    ) -> Option<Result<Value, EvaluationError>> {
+        let rule = self.policy.connect_rule()?;
+        let place = &mut self.connect.as_mut()?.interpreter;
+        Some(interpret(place, &self.policy, rule, input()))
+    }
+
+    /// Counts a connection's permit, or its denial by reason.
+    pub(crate) fn count_connect(&self, denied: Option<&DenialReason>) {
+        if let Some(connect) = &self.connect {
+            connect.recorder.count(denied);
+        }
+    }
+
+    /// How long one decision may take.
+    pub(crate) fn decision_timeout(&self) -> Duration {
+        self.policy.decision_timeout()
     }
 }
 
 impl Engine {
     fn evaluate(&mut self, policy: &Policy, input: Value) -> Result<Value, EvaluationError> {
-        let place = match self {
-            Self::Machine(machine) => {
-                return machine
-                    .evaluate(input)
-                    .map_err(EvaluationError::without_values);
-            }
-            Self::Interpreter(place) => place,
-        };
-        // Out of its place while it works: only success puts it back.
-        let mut interpreter = match place.take() {
-            Some(interpreter) => interpreter,
-            None => Box::new(policy.interpreter().map_err(EvaluationError::unusable)?),
-        };
-        let value = interpreter.evaluate(policy.rule(), input);
-        // Prints may hold secrets of the request, so they go nowhere.
-        interpreter.take_prints();
-        if value.is_ok() || !policy.replaces() {
-            *place = Some(interpreter);
+        match self {
+            Self::Machine(machine) => machine
+                .evaluate(input)
+                .map_err(EvaluationError::without_values),
+            Self::Interpreter(place) => interpret(place, policy, policy.rule(), input),
         }
-        value.map_err(EvaluationError::without_values)
     }
+}
+
+fn interpret(
+    place: &mut Option<Box<Interpreter>>,
+    policy: &Policy,
+    rule: &str,
+    input: Value,
+) -> Result<Value, EvaluationError> {
+    // Out of its place while it works: only success puts it back.
+    let mut interpreter = match place.take() {
+        Some(interpreter) => interpreter,
+        None => Box::new(policy.interpreter().map_err(EvaluationError::unusable)?),
+    };
+    let value = interpreter.evaluate(rule, input);
+    // Prints may hold secrets of the request, so they go nowhere.
+    interpreter.take_prints();
+    if value.is_ok() || !policy.replaces() {
+        *place = Some(interpreter);
+    }
+    value.map_err(EvaluationError::without_values)
 }
 
 impl Outcome {

@@ -18,6 +18,7 @@
 mod analysis;
 mod builtins;
 mod decision;
+pub mod decision_log;
 mod denial;
 mod engine;
 mod error;
@@ -27,6 +28,7 @@ mod machine;
 mod memory;
 mod metrics;
 mod permit;
+mod points;
 mod policy;
 mod sources;
 mod syntax;
@@ -39,6 +41,7 @@ pub use evaluator::Evaluator;
 pub use input::{ConnectionFacts, ConnectionParameters, InputError, RequestFacts};
 pub use metrics::PolicyMetrics;
 pub use permit::{Forwardable, Permit};
+pub use points::connect::{ConnectDenial, ConnectPermit};
 pub use policy::{Policy, PolicyOptions, PolicyStatus};
 pub use sources::PolicySources;
 

@@ -1,6 +1,7 @@
 //! One generation of a policy: sources that parse, call only what the engine
 //! has, declare their entrypoint, and pass their own tests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use crate::evaluator::Evaluator;
 use crate::input::ReadSet;
 use crate::machine::Machine;
 use crate::metrics::PolicyMetrics;
+use crate::points::connect;
 use crate::sources::PolicySources;
-use crate::syntax::{RuleKind, RulePath, Syntax, rule_reference, unsupported_calls};
+use crate::syntax::{
+    DeclaredRule, RuleKind, RulePath, Syntax, dependencies, rule_reference, unsupported_calls,
+};
 use crate::test_runner::{TestResult, run_declared_tests};
 
 /// The package of the module that asks for entrypoints made of several rules.
@@ -32,6 +36,9 @@ pub struct PolicyOptions {
     pub generation: u64,
     /// How many bytes of decisions each evaluator remembers, about; 0 for none.
     pub memory_bytes: u64,
+    /// The bundles that the sources come from and their revisions, for the
+    /// decision log.
+    pub bundles: BTreeMap<String, String>,
 }
 
 impl Default for PolicyOptions {
@@ -41,6 +48,7 @@ impl Default for PolicyOptions {
             decision_timeout: Duration::from_millis(50),
             generation: 1,
             memory_bytes: 8 * 1024 * 1024,
+            bundles: BTreeMap::new(),
         }
     }
 }
@@ -52,6 +60,8 @@ pub struct PolicyStatus {
     pub generation: u64,
     /// The rule that decides, as OPA writes it.
     pub entrypoint: String,
+    /// Whether connections are decided on too.
+    pub connect: bool,
     /// How many modules there are.
     pub modules: usize,
     /// How many tests of its own the policy passed when it was loaded.
@@ -62,6 +72,7 @@ pub struct PolicyStatus {
 #[derive(Debug, Clone)]
 pub struct Policy {
     inner: Arc<Loaded>,
+    status: Arc<PolicyStatus>,
 }
 
 #[derive(Debug)]
@@ -69,12 +80,16 @@ struct Loaded {
     sources: PolicySources,
     /// The rule in the form in which the engine looks it up.
     rule: String,
-    /// A module that asks for the entrypoint, where no single rule is it.
+    /// The rule that decides on connections, if the policy has one.
+    connect: Option<String>,
+    /// A module that asks for the entrypoints, where no single rule is one.
     asking: Option<String>,
     decision_timeout: Duration,
     memory_bytes: u64,
+    bundles: BTreeMap<String, String>,
+    /// Whether a rule that is needed has a `with`.
+    replaces: bool,
     analysis: Analysis,
-    status: PolicyStatus,
 }
 
 impl Policy {
@@ -98,27 +113,21 @@ impl Policy {
         if !calls.is_empty() {
             return Err(PolicyError::UnsupportedCalls { calls });
         }
-        let rule = rule_reference(&entrypoint);
         let rules = syntax.rules();
-        let mut below = rules
-            .iter()
-            .filter(|rule| !matches!(rule.kind, RuleKind::Function(_)))
-            .filter(|rule| rule.path.starts_with(&entrypoint))
-            .peekable();
-        if below.peek().is_none() {
-            return Err(PolicyError::EntrypointMissing {
-                entrypoint: options.entrypoint.clone(),
-                rule,
-            });
-        }
-        // The engine evaluates rules, but not the object that rules such as
-        // `allow.allowed := true` make up together: that takes a rule to ask.
-        let (rule, asking) = if below.all(|rule| rule.path.len() == entrypoint.len()) {
-            (rule, None)
-        } else {
-            let asking = format!("package {ASKING_PACKAGE}\n\nanswer := {rule}\n");
-            (format!("data.{ASKING_PACKAGE}.answer"), Some(asking))
+        let mut asking = Asking::default();
+        let rule = asking.rule("answer", &entrypoint, &rules)?;
+        // Who says nothing of connections leaves them to the requests on them.
+        let connect_path = entrypoint_path(connect::ENTRYPOINT)?;
+        let has_connect = connect_path
+            .split_last()
+            .is_some_and(|(_, package)| rules.iter().any(|rule| rule.path.starts_with(package)));
+        let connect = match has_connect {
+            true => Some(asking.rule("connect", &connect_path, &rules)?),
+            false => None,
         };
+        let asking = asking.module();
+        let replaces = |path: &RulePath| dependencies(&syntax, path).with.is_some();
+        let connect_replaces = connect.is_some() && replaces(&connect_path);
         interpreter.prepare(asking.as_deref(), &rule)?;
         let analysis = Analysis::new(&syntax, &entrypoint);
 
@@ -134,6 +143,7 @@ impl Policy {
         let status = PolicyStatus {
             generation: options.generation,
             entrypoint: options.entrypoint.clone(),
+            connect: connect.is_some(),
             modules: sources.module_count(),
             tests: report.results.len(),
         };
@@ -142,13 +152,35 @@ impl Policy {
             inner: Arc::new(Loaded {
                 sources,
                 rule,
+                connect,
                 asking,
                 decision_timeout,
                 memory_bytes: options.memory_bytes,
+                bundles: options.bundles.clone(),
+                replaces: analysis.dependencies.with.is_some() || connect_replaces,
                 analysis,
-                status,
             }),
+            status: Arc::new(status),
         })
+    }
+
+    /// The same policy as another generation. Nothing is loaded or tested again.
+    #[must_use]
+    pub fn as_generation(&self, generation: u64) -> Self {
+        let status = PolicyStatus {
+            generation,
+            ..PolicyStatus::clone(&self.status)
+        };
+        Self {
+            inner: Arc::clone(&self.inner),
+            status: Arc::new(status),
+        }
+    }
+
+    /// What it was loaded from.
+    #[must_use]
+    pub fn sources(&self) -> &PolicySources {
+        &self.inner.sources
     }
 
     /// Builds an evaluator for one worker thread, from the sources: it shares
@@ -158,19 +190,24 @@ impl Policy {
     ///
     /// None that [`Policy::load`] did not rule out.
     pub fn evaluator(&self, metrics: &PolicyMetrics) -> Result<Evaluator, PolicyError> {
-        Evaluator::new(self.clone(), metrics.recorder("ingress"))
+        Evaluator::new(self.clone(), metrics)
     }
 
     /// What this is, for status pages.
     #[must_use]
     pub fn status(&self) -> &PolicyStatus {
-        &self.inner.status
+        &self.status
     }
 
     /// The number of this generation.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.inner.status.generation
+        self.status.generation
+    }
+
+    /// The names and revisions of the bundles that it comes from.
+    pub(crate) fn bundles(&self) -> &BTreeMap<String, String> {
+        &self.inner.bundles
     }
 
     /// The rule that decides, as the engine looks it up.
@@ -190,7 +227,7 @@ impl Policy {
 
     /// Whether the policy itself replaces parts of its documents, by `with`.
     pub(crate) fn replaces(&self) -> bool {
-        self.inner.analysis.dependencies.with.is_some()
+        self.inner.replaces
     }
 
     /// How many bytes of decisions each evaluator remembers.
@@ -214,6 +251,11 @@ impl Policy {
         }
     }
 
+    /// The rule that decides on connections, as the engine looks it up.
+    pub(crate) fn connect_rule(&self) -> Option<&str> {
+        self.inner.connect.as_deref()
+    }
+
     /// How long one decision may take.
     pub(crate) fn decision_timeout(&self) -> Duration {
         self.inner.decision_timeout
@@ -224,6 +266,49 @@ impl Policy {
         let mut interpreter = Interpreter::parse(&self.inner.sources, self.inner.decision_timeout)?;
         interpreter.prepare(self.inner.asking.as_deref(), &self.inner.rule)?;
         Ok(interpreter)
+    }
+}
+
+/// The rules that ask for entrypoints which no single rule is. The engine
+/// evaluates rules, but not the object that rules such as
+/// `allow.allowed := true` make up together.
+#[derive(Default)]
+struct Asking {
+    rules: String,
+}
+
+impl Asking {
+    /// The rule to evaluate for an entrypoint; `name` is its name here, if it
+    /// takes one.
+    fn rule(
+        &mut self,
+        name: &str,
+        entrypoint: &RulePath,
+        declared: &[DeclaredRule],
+    ) -> Result<String, PolicyError> {
+        let rule = rule_reference(entrypoint);
+        let mut below = declared
+            .iter()
+            .filter(|rule| !matches!(rule.kind, RuleKind::Function(_)))
+            .filter(|rule| rule.path.starts_with(entrypoint))
+            .peekable();
+        if below.peek().is_none() {
+            return Err(PolicyError::EntrypointMissing {
+                entrypoint: entrypoint.join("/"),
+                rule,
+            });
+        }
+        if below.all(|rule| rule.path.len() == entrypoint.len()) {
+            return Ok(rule);
+        }
+        self.rules.push_str(&format!("\n{name} := {rule}\n"));
+        Ok(format!("data.{ASKING_PACKAGE}.{name}"))
+    }
+
+    /// The module with these rules, if there are any.
+    fn module(self) -> Option<String> {
+        let Self { rules } = self;
+        (!rules.is_empty()).then(|| format!("package {ASKING_PACKAGE}\n{rules}"))
     }
 }
 

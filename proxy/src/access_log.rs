@@ -9,11 +9,14 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use sidegate_policy::Denial;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
+use crate::error::DENIED_NOW;
 use crate::metrics::{ListenerMetrics, Verdict};
+use crate::open_request::Opened;
 
 /// Lines that wait to be written.
 const QUEUE: usize = 16 * 1024;
@@ -33,6 +36,8 @@ pub struct AccessLogWriter(JoinHandle<()>);
 /// Dropping it writes the line: a body that was not read to its end was cut.
 pub(crate) struct Record {
     pub(crate) line: Line,
+    /// Where the policy allowed it.
+    pub(crate) opened: Option<Opened>,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) started: Instant,
@@ -116,6 +121,14 @@ impl Record {
     }
 
     pub(crate) fn complete(&mut self) {
+        self.line.complete = true;
+    }
+
+    /// The policy ended it while its response ran.
+    pub(crate) fn denied(&mut self, denial: &Denial) {
+        self.line.error = Some(DENIED_NOW);
+        self.line.code = Some("SG0340");
+        self.line.detail = Some(denial.reason.to_string());
         self.line.complete = true;
     }
 

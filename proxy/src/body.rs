@@ -10,6 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::access_log::Record;
 use crate::activity::InFlight;
+use crate::open_request::DeniedNow;
 use crate::upstream::http1::PooledBody;
 
 /// An error of a body that comes from elsewhere.
@@ -106,6 +107,11 @@ impl Body for Recorded {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
+        let opened = this.record.opened.as_ref();
+        if let Some(Poll::Ready(denial)) = opened.map(|opened| opened.poll_denied(context)) {
+            this.record.denied(&denial);
+            return Poll::Ready(Some(Err(DeniedNow.into())));
+        }
         let frame = ready!(this.source.as_mut().poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use sidegate_identity::SpiffeId;
+use sidegate_policy::ConnectionFacts;
 use tokio_util::sync::CancellationToken;
 
+use crate::open_request::OpenRequests;
 use crate::worker::Listener;
 
 /// The live connections of one worker.
@@ -33,12 +36,17 @@ pub(crate) struct LiveConnection {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The end of the peer's SVID.
     pub(crate) expires_at: SystemTime,
-    pub(crate) policy_generation: u64,
+    /// What the policy may know of it.
+    pub(crate) facts: ConnectionFacts,
+    /// The policy generation that was asked about it last.
+    pub(crate) policy_generation: AtomicU64,
     pub(crate) identity_generation: u64,
     /// Cancelled when the connection must be cut.
     pub(crate) cancel: CancellationToken,
     /// Cancelled when the connection should end in good order.
     pub(crate) ending: CancellationToken,
+    /// What runs on it.
+    pub(crate) requests: OpenRequests,
 }
 
 /// Keeps a connection in the table; dropping it takes it out.
@@ -71,7 +79,7 @@ impl Connections {
 }
 
 impl Registered {
-    pub(crate) fn connection(&self) -> &LiveConnection {
+    pub(crate) fn connection(&self) -> &Arc<LiveConnection> {
         &self.live
     }
 }
@@ -84,7 +92,7 @@ impl LiveConnection {
             downstream = %self.downstream,
             peer = %self.peer,
             expires_at = ?self.expires_at,
-            policy_generation = self.policy_generation,
+            policy_generation = self.policy_generation.load(Relaxed),
             identity_generation = self.identity_generation,
             "a live connection is cut",
         );

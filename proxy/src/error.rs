@@ -13,6 +13,8 @@ pub(crate) enum ProxyError {
     BadHead(#[from] HeadProblem),
     #[error("the policy denies the request")]
     Denied(Box<Denial>),
+    #[error("the policy has changed, and denies the request now")]
+    DeniedNow(Box<Denial>),
     #[error("the peer's SVID has expired since its handshake")]
     PeerExpired,
     #[error("this worker has no policy to decide with")]
@@ -36,6 +38,9 @@ pub(crate) struct Telling {
     pub(crate) code: Option<&'static str>,
 }
 
+/// What a request's end is called that came from a change of the policy.
+pub(crate) const DENIED_NOW: &str = "policy_changed";
+
 const PERMISSION_DENIED: &str = "7";
 const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
@@ -56,6 +61,12 @@ impl ProxyError {
                 grpc_status: PERMISSION_DENIED,
                 label: denial.reason.label(),
                 code: Some(denial.reason.code()),
+            },
+            Self::DeniedNow(denial) => Telling {
+                status: denial.status,
+                grpc_status: PERMISSION_DENIED,
+                label: DENIED_NOW,
+                code: Some("SG0340"),
             },
             Self::PeerExpired => Telling {
                 status: StatusCode::FORBIDDEN,
@@ -115,7 +126,7 @@ impl ProxyError {
     /// The error with all its causes, for the operator.
     pub(crate) fn chain(&self) -> String {
         let mut text = match self {
-            Self::Denied(denial) => denial.reason.to_string(),
+            Self::Denied(denial) | Self::DeniedNow(denial) => denial.reason.to_string(),
             _ => self.to_string(),
         };
         let mut cause = std::error::Error::source(self);

@@ -16,7 +16,8 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use sidegate_policy::{Permit, RequestFacts};
+use sidegate_policy::{ConnectPermit, Permit, RequestFacts};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -25,11 +26,14 @@ use uuid::Uuid;
 use crate::access_log::Record;
 use crate::body::{Recorded, Source};
 use crate::error::ProxyError;
+use crate::generation::with_evaluator;
 use crate::head;
 use crate::metrics::Verdict;
+use crate::open_request::Circumstances;
 use crate::worker::{Listener, Worker};
 use downstream::{Downstream, TlsStream};
 use sidegate_identity::tls::HandshakeProblem;
+use watch::GOODBYE;
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn connection(
@@ -44,7 +48,7 @@ pub(crate) async fn connection(
         stream = identify(&listener, stream, address) => stream,
         () = worker.drain.cancelled() => None,
     };
-    let Some(stream) = stream else {
+    let Some(mut stream) = stream else {
         return;
     };
     let downstream = match Downstream::new(&worker, &listener, &stream, address) {
@@ -58,8 +62,14 @@ pub(crate) async fn connection(
     if worker.identities.borrow().generation != generation {
         downstream.verify_again();
     }
+    // → authorize the connection
+    let Some(permit) = admit(&downstream) else {
+        // Whether the peer hears of it is not our concern.
+        let _ = timeout(GOODBYE, stream.shutdown()).await;
+        return;
+    };
     // → its requests
-    watch::serve(stream, downstream).await;
+    watch::serve(stream, downstream, permit).await;
 }
 
 /// TLS handshake with a verified X.509-SVID, in time.
@@ -104,6 +114,37 @@ async fn identify(
     }
 }
 
+/// Asks the policy whether the peer may have a connection.
+fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
+    let asked = with_evaluator(|evaluator| evaluator.connect(downstream.facts()));
+    let (code, reason, decision_id, error) = match asked {
+        Some(Ok(permit)) => return Some(permit),
+        Some(Err(denial)) => (
+            "SG0341",
+            denial.reason.label(),
+            Some(denial.decision_id),
+            denial.to_string(),
+        ),
+        None => (
+            "SG0311",
+            "no_policy",
+            None,
+            ProxyError::NoPolicy.to_string(),
+        ),
+    };
+    downstream.listener.metrics.connection_refused();
+    info!(
+        code,
+        listener = %downstream.listener.name,
+        peer = %downstream.peer.spiffe_id,
+        reason,
+        decision_id = decision_id.map(tracing::field::display),
+        error,
+        "a connection is refused",
+    );
+    None
+}
+
 /// Answers one request, by the upstream or here.
 async fn request(
     downstream: Arc<Downstream>,
@@ -143,20 +184,25 @@ async fn forward(
         return Err(ProxyError::PeerExpired);
     }
 
-    let facts = RequestFacts {
-        head,
-        scheme: "https".to_owned(),
-        host: authority.to_string(),
-        request_id: request_id.to_owned(),
+    let circumstances = Circumstances {
         time: now,
         declared_body_bytes: body.size_hint().exact(),
     };
+    let facts = circumstances.of(head);
     let permit = authorize(downstream, facts, record)?;
+    let opened = record
+        .opened
+        .insert(downstream.open(&permit, circumstances));
 
     let sending = downstream.upstream().send(permit, body);
-    match timeout(downstream.listener.timeouts.request, sending).await {
-        Ok(response) => Ok(response?),
-        Err(_) => Err(ProxyError::RequestTimeout),
+    let sending = timeout(downstream.listener.timeouts.request, sending);
+    match opened.unless_denied(sending).await {
+        Ok(Ok(response)) => Ok(response?),
+        Ok(Err(_)) => Err(ProxyError::RequestTimeout),
+        Err(denial) => {
+            decided(record, Verdict::deny, denial.decision_id, denial.generation);
+            Err(ProxyError::DeniedNow(denial))
+        }
     }
 }
 
@@ -166,15 +212,19 @@ fn authorize(
     facts: RequestFacts,
     record: &mut Record,
 ) -> Result<Permit, ProxyError> {
-    let decided =
-        crate::worker::with_evaluator(|evaluator| evaluator.decide(&downstream.facts, facts))
-            .ok_or(ProxyError::NoPolicy)?;
-    let (verdict, decision_id, generation) = match &decided {
+    let asked = with_evaluator(|evaluator| evaluator.decide(downstream.facts(), facts))
+        .ok_or(ProxyError::NoPolicy)?;
+    let (verdict, decision_id, generation) = match &asked {
         Ok(permit) => (Verdict::allow, permit.decision_id(), permit.generation()),
         Err(denial) => (Verdict::deny, denial.decision_id, denial.generation),
     };
+    decided(record, verdict, decision_id, generation);
+    asked.map_err(ProxyError::Denied)
+}
+
+/// Records what was decided.
+fn decided(record: &mut Record, verdict: Verdict, decision_id: Uuid, generation: u64) {
     record.line.verdict = verdict;
     record.line.decision_id = Some(decision_id.to_string());
     record.line.policy_generation = Some(generation);
-    decided.map_err(ProxyError::Denied)
 }

@@ -18,7 +18,9 @@ pub struct ProxyMetrics {
     duration: Family<ListenerLabel, Histogram, fn() -> Histogram>,
     open: Family<ListenerLabel, Gauge>,
     handshakes: Family<HandshakeLabels, Counter>,
-    cut: Family<ListenerLabel, Counter>,
+    cut: Family<CutLabels, Counter>,
+    cut_requests: Family<ListenerLabel, Counter>,
+    refused: Family<ListenerLabel, Counter>,
     dropped_lines: Counter,
 }
 
@@ -30,8 +32,20 @@ pub(crate) struct ListenerMetrics {
     duration: Histogram,
     open: Gauge,
     handshakes: Family<HandshakeLabels, Counter>,
-    cut: Counter,
+    cut: [Counter; 2],
+    cut_requests: Counter,
+    refused: Counter,
     dropped_lines: Counter,
+}
+
+/// Why a live connection was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the labels' values")]
+pub(crate) enum Cut {
+    /// Trust in the peer was withdrawn.
+    trust,
+    /// The policy denies it now.
+    policy,
 }
 
 /// What became of a request.
@@ -60,6 +74,12 @@ struct ListenerLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CutLabels {
+    listener: String,
+    reason: Cut,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     listener: String,
     result: &'static str,
@@ -78,6 +98,8 @@ impl ProxyMetrics {
             open: Family::default(),
             handshakes: Family::default(),
             cut: Family::default(),
+            cut_requests: Family::default(),
+            refused: Family::default(),
             dropped_lines: Counter::default(),
         };
         registry.register(
@@ -102,8 +124,18 @@ impl ProxyMetrics {
         );
         registry.register(
             "connections_cut",
-            "Downstream connections that were ended because trust in their peer was withdrawn",
+            "Downstream connections that were ended because what had allowed them was gone",
             metrics.cut.clone(),
+        );
+        registry.register(
+            "requests_cut",
+            "Open requests that were ended because a changed policy denies them",
+            metrics.cut_requests.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Downstream connections that the policy denied after their handshake",
+            metrics.refused.clone(),
         );
         registry.register(
             "access_log_dropped",
@@ -123,7 +155,14 @@ impl ProxyMetrics {
             duration: self.duration.get_or_create(&label).clone(),
             open: self.open.get_or_create(&label).clone(),
             handshakes: self.handshakes.clone(),
-            cut: self.cut.get_or_create(&label).clone(),
+            cut: [Cut::trust, Cut::policy].map(|reason| {
+                self.cut.get_or_create_owned(&CutLabels {
+                    listener: listener.to_owned(),
+                    reason,
+                })
+            }),
+            cut_requests: self.cut_requests.get_or_create_owned(&label),
+            refused: self.refused.get_or_create_owned(&label),
             dropped_lines: self.dropped_lines.clone(),
         })
     }
@@ -153,8 +192,20 @@ impl ListenerMetrics {
         self.duration.observe(duration.as_secs_f64());
     }
 
-    pub(crate) fn cut_untrusted(&self) {
-        self.cut.inc();
+    pub(crate) fn cut(&self, reason: Cut) {
+        let [trust, policy] = &self.cut;
+        match reason {
+            Cut::trust => trust.inc(),
+            Cut::policy => policy.inc(),
+        };
+    }
+
+    pub(crate) fn request_cut(&self) {
+        self.cut_requests.inc();
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.refused.inc();
     }
 
     pub(crate) fn line_dropped(&self) {

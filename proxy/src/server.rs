@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::connections::Connections;
+use crate::generation::PolicySwap;
 use crate::listener::ListenerConfig;
 use crate::metrics::ProxyMetrics;
 use crate::worker::{self, Listener, Prepared, Worker};
@@ -38,6 +39,7 @@ pub struct ProxyConfig {
 
 /// Running workers.
 pub struct Proxy {
+    policy: PolicySwap,
     drain: CancellationToken,
     workers: Vec<JoinHandle<()>>,
     alive: Arc<AtomicUsize>,
@@ -80,7 +82,9 @@ impl Proxy {
     /// When a thread cannot be started; those that were are drained.
     pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
         let drain = CancellationToken::new();
+        let (policy, replacements) = PolicySwap::new(config.evaluators.len());
         let mut started = Self {
+            policy,
             drain: drain.clone(),
             workers: Vec::new(),
             alive: Arc::default(),
@@ -105,18 +109,19 @@ impl Proxy {
         let prepared = config
             .evaluators
             .into_iter()
+            .zip(replacements)
             .zip(shares)
-            .map(|(evaluator, sockets)| {
+            .map(|((evaluator, replacements), sockets)| {
                 let worker = Arc::new(Worker {
                     connections: Arc::new(Connections::default()),
                     access_log: config.access_log.clone(),
                     clock: Arc::clone(&config.clock),
                     identities: config.identities.clone(),
-                    policy_generation: evaluator.generation(),
+                    generation: watch::Sender::new(evaluator.generation()),
                     drain: drain.clone(),
                     drain_timeout: config.drain_timeout,
                 });
-                Prepared::new(worker, evaluator, sockets)
+                Prepared::new(worker, evaluator, replacements, sockets)
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Thread)?;
@@ -136,6 +141,11 @@ impl Proxy {
             started.workers.push(thread);
         }
         Ok(started)
+    }
+
+    /// What puts another policy generation into place while the workers run.
+    pub fn policy(&self) -> PolicySwap {
+        self.policy.clone()
     }
 
     /// Tells, for as long as it is asked, whether all workers run.

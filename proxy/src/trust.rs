@@ -13,6 +13,7 @@ use sidegate_identity::tls::Trust;
 use tracing::info;
 
 use crate::connections::LiveConnection;
+use crate::metrics::Cut;
 use crate::worker::Worker;
 
 /// Connections that are verified at a stretch, before others on the worker get their turn.
@@ -61,7 +62,7 @@ pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
                 peer = %live.peer,
                 "a connection is cut: what it was trusted by is gone",
             );
-            live.listener.metrics.cut_untrusted();
+            live.listener.metrics.cut(Cut::trust);
             live.cut();
         }
     }

@@ -1,6 +1,5 @@
 //! A worker: one thread with a runtime, listening sockets, an evaluator and pools of its own.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -18,16 +17,13 @@ use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
 use crate::connections::Connections;
+use crate::generation::{self, Replacements};
 use crate::inbound;
 use crate::listener::Timeouts;
 use crate::metrics::ListenerMetrics;
+use crate::recheck;
 use crate::trust;
 use crate::upstream::Upstream;
-
-thread_local! {
-    /// The worker's own evaluator. Requests ask it synchronously, so that their futures stay `Send`.
-    static EVALUATOR: RefCell<Option<Evaluator>> = const { RefCell::new(None) };
-}
 
 /// What a worker's connections share.
 pub(crate) struct Worker {
@@ -35,7 +31,8 @@ pub(crate) struct Worker {
     pub(crate) access_log: AccessLog,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) identities: watch::Receiver<Arc<Identities>>,
-    pub(crate) policy_generation: u64,
+    /// The policy generation that decides here.
+    pub(crate) generation: watch::Sender<u64>,
     /// Cancelled when no new requests are to be taken.
     pub(crate) drain: CancellationToken,
     pub(crate) drain_timeout: Duration,
@@ -52,15 +49,11 @@ pub(crate) struct Listener {
     pub(crate) metrics: Arc<ListenerMetrics>,
 }
 
-/// Asks this thread's evaluator; `None` on a thread that has none.
-pub(crate) fn with_evaluator<T>(ask: impl FnOnce(&mut Evaluator) -> T) -> Option<T> {
-    EVALUATOR.with_borrow_mut(|evaluator| evaluator.as_mut().map(ask))
-}
-
 /// A worker that has all that it needs to run.
 pub(crate) struct Prepared {
     pub(crate) worker: Arc<Worker>,
     evaluator: Evaluator,
+    replacements: Replacements,
     listeners: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
     runtime: Runtime,
 }
@@ -70,6 +63,7 @@ impl Prepared {
     pub(crate) fn new(
         worker: Arc<Worker>,
         evaluator: Evaluator,
+        replacements: Replacements,
         sockets: Vec<(Arc<Listener>, TcpListener)>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -82,6 +76,7 @@ impl Prepared {
         Ok(Self {
             worker,
             evaluator,
+            replacements,
             listeners,
             runtime,
         })
@@ -93,12 +88,15 @@ pub(crate) fn run(prepared: Prepared) {
     let Prepared {
         worker,
         evaluator,
+        replacements,
         listeners,
         runtime,
     } = prepared;
-    EVALUATOR.set(Some(evaluator));
+    generation::replace(evaluator);
     runtime.block_on(async {
         tokio::spawn(trust::watch(Arc::clone(&worker)));
+        tokio::spawn(recheck::watch(Arc::clone(&worker)));
+        tokio::spawn(generation::take(worker.generation.clone(), replacements));
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
         for (listener, socket) in listeners {

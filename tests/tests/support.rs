@@ -8,7 +8,7 @@ mod operator;
 mod upstream;
 
 pub(crate) use certificates::{Authority, Identity, certificates, leaf, now};
-pub(crate) use client::{Body, Client, body, patiently, read};
+pub(crate) use client::{Answer, Body, Client, body, patiently, read};
 pub(crate) use configuration::{Configuration, digest, hexadecimal};
 pub(crate) use observe::{access_line, admin, counter, logged};
 pub(crate) use operator::{

@@ -52,6 +52,11 @@ pub(crate) struct Selected {
     pub(crate) id: Option<String>,
 }
 
+/// A document that says nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
 /// The authority that it was done to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Chosen {

@@ -24,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::{
-    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Refusal, Removed, Rotate,
-    Selected,
+    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Nothing, Refusal, Removed,
+    Rotate, Selected,
 };
 use crate::failure::chain;
+use crate::instance::{ChangeError, PolicyManager};
 use crate::table::Table;
 
 /// The largest request.
@@ -39,6 +40,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Serves the admin API of one instance.
 pub(crate) struct AdminServer {
     source: Arc<EmbeddedSource>,
+    policy: Arc<PolicyManager>,
     status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
@@ -55,10 +57,12 @@ impl AdminServer {
     /// `status` tells what `check` shows.
     pub(crate) fn new(
         source: Arc<EmbeddedSource>,
+        policy: Arc<PolicyManager>,
         status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
     ) -> Self {
         Self {
             source,
+            policy,
             status: Arc::new(status),
         }
     }
@@ -123,6 +127,7 @@ impl AdminServer {
             (&Method::POST, ["v1", "authorities", kind, action]) => {
                 self.authority(kind, action, body).await
             }
+            (&Method::POST, ["v1", "policy", "rollback"]) => self.roll_back(body).await,
             _ => Err(Refused::new(
                 StatusCode::NOT_FOUND,
                 "SG0047",
@@ -258,6 +263,11 @@ impl AdminServer {
         }
     }
 
+    async fn roll_back(&self, body: Incoming) -> Answer {
+        let Nothing {} = read(body).await?;
+        json_document(StatusCode::OK, &self.policy.rollback().await?)
+    }
+
     /// The source may be signing or syncing files: what it does, and what it only tells, takes time.
     async fn ask<T: Send + 'static>(
         &self,
@@ -344,6 +354,16 @@ impl Refused {
             hint: None,
         };
         Self { status, refusal }
+    }
+}
+
+impl From<ChangeError> for Refused {
+    fn from(error: ChangeError) -> Self {
+        let status = match error {
+            ChangeError::NoPrevious => StatusCode::CONFLICT,
+            ChangeError::Sources(_) | ChangeError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.code(), chain(&error))
     }
 }
 

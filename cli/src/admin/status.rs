@@ -67,9 +67,46 @@ pub(crate) struct PolicyFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
     pub(crate) entrypoint: String,
+    /// Whether it decides on connections too.
+    #[serde(default)]
+    pub(crate) connect: bool,
     pub(crate) generation: u64,
     pub(crate) modules: usize,
     pub(crate) tests: usize,
+    /// When it was put into service.
+    #[serde(default)]
+    pub(crate) since: u64,
+    /// The generation that had the same sources, where an operator went back or forward to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sources_of: Option<u64>,
+    /// An operator went back from newer sources.
+    #[serde(default)]
+    pub(crate) is_rolled_back: bool,
+    /// The generation that a rollback would return to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) previous: Option<u64>,
+    /// Newer sources that are no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<RefusedSources>,
+    /// A rise of denials that came with the last change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) denials: Option<DenialJump>,
+}
+
+/// Sources that did not become a policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RefusedSources {
+    pub(crate) at: u64,
+    /// The stable diagnostic code.
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// Denied requests as shares of all that were decided, before a change of the policy and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DenialJump {
+    pub(crate) before: f64,
+    pub(crate) after: f64,
 }
 
 /// A listener, and whether it still has an identity to show.
@@ -90,12 +127,29 @@ pub(crate) struct ComponentStatus {
 impl PolicyFacts {
     /// In a line, for people.
     pub(crate) fn summary(&self) -> String {
+        format!("{}, {}, {}", self.origin(), self.entrypoint, self.content())
+    }
+
+    /// Where it comes from, for people.
+    pub(crate) fn origin(&self) -> &str {
+        self.path.as_deref().unwrap_or("the stock policy")
+    }
+
+    /// What is in it, for people.
+    pub(crate) fn content(&self) -> String {
+        let tests = counted(self.tests, "test");
+        format!("{}, {tests} passed", counted(self.modules, "module"))
+    }
+}
+
+impl DenialJump {
+    /// In a line, for people.
+    pub(crate) fn summary(self) -> String {
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
         format!(
-            "{}, {}, {}, {} passed",
-            self.path.as_deref().unwrap_or("the stock policy"),
-            self.entrypoint,
-            counted(self.modules, "module"),
-            counted(self.tests, "test"),
+            "{} of the requests are denied, and {} were before the policy changed",
+            percent(self.after),
+            percent(self.before)
         )
     }
 }

@@ -6,7 +6,7 @@ use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::AuthorityKind;
 
 use super::{Category, Check, authority, probe, span};
-use crate::admin::{AdminClient, Status, SvidStatus};
+use crate::admin::{AdminClient, PolicyFacts, Refusal, RefusedSources, Status, SvidStatus};
 use crate::failure::Failure;
 use crate::instance::StateDirectory;
 
@@ -47,7 +47,7 @@ pub(super) fn rows(state: &Path, status: &Status, seen: Seen) -> Vec<Category> {
             "workload API",
             vec![workload_api(status, seen.workload_api)],
         ),
-        Category::new("policy", vec![policy(status)]),
+        Category::new("policy", policy(&status.policy)),
         Category::new("listeners", listeners(status)),
         Category::new("components", components(status)),
     ];
@@ -155,8 +155,38 @@ fn workload_api(status: &Status, answer: Result<(), String>) -> Check {
     }
 }
 
-fn policy(status: &Status) -> Check {
-    Check::ok("policy", "policy decides", status.policy.summary())
+fn policy(policy: &PolicyFacts) -> Vec<Check> {
+    let detail = format!("{}, generation {}", policy.summary(), policy.generation);
+    let row = Check::ok("policy", "policy decides", detail);
+    let mut rows = vec![match (policy.is_rolled_back, policy.sources_of) {
+        (true, Some(sources_of)) => row
+            .warning(
+                "SG0253",
+                format!("it was rolled back to the sources of generation {sources_of}"),
+            )
+            .hint("change the sources; or `sidegate policy rollback` again, to return to them"),
+        _ => row,
+    }];
+    if let Some(RefusedSources { code, message, .. }) = &policy.refused {
+        let refusal = Refusal {
+            code: code.clone(),
+            message: message.clone(),
+            hint: Some(format!(
+                "generation {} decides until they are mended",
+                policy.generation
+            )),
+        };
+        let row = Check::ok("policy-sources", "newest sources are the policy", "");
+        rows.extend(row.unless(Err::<(), _>(refusal.into())));
+    }
+    if let Some(jump) = policy.denials {
+        rows.push(
+            Check::ok("policy-denials", "denials are as before", "")
+                .error("SG0252", jump.summary())
+                .hint("if that was not meant, `sidegate policy rollback`"),
+        );
+    }
+    rows
 }
 
 fn listeners(status: &Status) -> Vec<Check> {

@@ -112,7 +112,7 @@ workload API
 
 policy
 ------
-√ policy decides              the stock policy, a/b/allow, 1 module, 0 tests passed
+√ policy decides              the stock policy, a/b/allow, 1 module, 0 tests passed, generation 1
 
 listeners
 ---------
@@ -136,8 +136,47 @@ fn each_fact_that_is_not_well_has_its_row() {
     it ends soon and has no successor   [SG0182]
     hint: renew /ca.pem and restart
 ";
+    let policy = |more: Value| {
+        let mut policy = json!({
+            "entrypoint": "a/b/allow", "generation": 5, "modules": 1, "tests": 0, "path": "/p",
+        });
+        let (all, more) = (policy.as_object_mut().unwrap(), more.as_object().unwrap());
+        all.extend(more.clone());
+        ("/policy", policy)
+    };
     let cases: &[(&[(&str, Value)], &str)] = &[
         (&[], ""),
+        (
+            &[policy(json!({
+                "refused": {"at": NOW, "code": "SG0207", "message": "modules:\na.rego:1:1"},
+            }))],
+            "\
+× newest sources are the policy
+    modules:
+    a.rego:1:1   [SG0207]
+    hint: generation 5 decides until they are mended
+",
+        ),
+        (
+            &[policy(json!({"denials": {"before": 0.014, "after": 1.0}}))],
+            "\
+× denials are as before
+    100 % of the requests are denied, and 1 % were before the policy changed   [SG0252]
+    hint: if that was not meant, `sidegate policy rollback`
+",
+        ),
+        (
+            &[policy(
+                json!({"sources_of": 3, "is_rolled_back": true, "previous": 4}),
+            )],
+            "\
+‼ policy decides  /p, a/b/allow, 1 module, 0 tests passed, generation 5
+    it was rolled back to the sources of generation 3   [SG0253]
+    hint: change the sources; or `sidegate policy rollback` again, to return to them
+",
+        ),
+        // Forward again.
+        (&[policy(json!({"sources_of": 4, "previous": 5}))], ""),
         (
             &[("/failing", json!(["the disk is full [SG0120]"]))],
             "\

@@ -134,6 +134,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             access: AccessLogOutput::Stderr,
             ..Log::default()
         },
+        decision_log: None,
     })
 }
 

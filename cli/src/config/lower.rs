@@ -1,5 +1,7 @@
 //! From the raw configuration to the typed one, collecting every problem on the way.
 
+mod decision_log;
+
 use std::borrow::Borrow;
 use std::path::Path;
 use std::time::Duration;
@@ -60,6 +62,7 @@ impl Lowering<'_> {
         let listeners = self.each(raw.listener, Key::listener, Self::listener);
         let svid_files = self.each(raw.svid_file, Key::svid_file, Self::svid_file);
         let log = self.log(raw.log.unwrap_or_default().0);
+        let decision_log = raw.decision_log.and_then(|raw| self.decision_log(raw.0));
         Some(Config {
             identity: identity?,
             workload_api: workload_api?,
@@ -70,6 +73,7 @@ impl Lowering<'_> {
             listeners,
             svid_files,
             log,
+            decision_log,
         })
     }
 

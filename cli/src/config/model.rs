@@ -2,15 +2,18 @@
 //!
 //! Nothing here knows TOML. `sidegate up` builds the same [`Config`] in code.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::Authority;
+use http::{HeaderName, Uri};
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
 pub(crate) use sidegate_identity::svid_file::Notify;
+pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_proxy::Timeouts;
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -29,6 +32,8 @@ pub(crate) struct Config {
     /// In file order; directories are unique.
     pub(crate) svid_files: Vec<SvidFile>,
     pub(crate) log: Log,
+    /// Without it, decisions are not logged.
+    pub(crate) decision_log: Option<DecisionLog>,
 }
 
 /// `[identity]`: who issues, for whom.
@@ -181,6 +186,70 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// `[decision_log]`: what was decided and on what grounds, in OPA's format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DecisionLog {
+    pub(crate) output: DecisionLogOutput,
+    pub(crate) max_decisions_per_second: Option<u32>,
+    pub(crate) credentials: Credentials,
+    /// Headers that are erased besides.
+    pub(crate) mask_headers: Vec<HeaderName>,
+    /// Of every event, besides `id` and `version`.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Where the decision log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DecisionLogOutput {
+    Stdout,
+    File(FileOptions),
+    Http(Receiver),
+}
+
+/// A receiver of OPA's decision log API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Receiver {
+    /// `http` or `https`, host, port if any, and the whole path.
+    pub(crate) uri: Uri,
+    /// A file with a bearer token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM: what signs the receiver's certificate. There with `https`.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) upload: UploadOptions,
+}
+
+/// What becomes of the values of headers that are credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    Erased,
+    LoggedInPlainText,
+}
+
+/// The kinds of [`DecisionLogOutput`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DecisionLogKind {
+    Stdout,
+    File,
+    Http,
+}
+
+impl DecisionLog {
+    pub(crate) const DEFAULT_MAX_SIZE: u64 = 100 << 20;
+    pub(crate) const MAX_SIZE_RANGE: RangeInclusive<u64> = 4 << 10..=1 << 40;
+    pub(crate) const DEFAULT_KEEP: usize = 5;
+    pub(crate) const MOST_KEPT: i64 = 1000;
+    pub(crate) const DEFAULT_RESOURCE: &'static str = "/logs";
+    /// OPA's.
+    pub(crate) const DEFAULT_UPLOAD_SIZE_LIMIT: u64 = 32 << 10;
+    pub(crate) const UPLOAD_SIZE_LIMIT_RANGE: RangeInclusive<u64> = 1 << 10..=64 << 20;
+    pub(crate) const DEFAULT_MIN_DELAY: Duration = Duration::from_secs(1);
+    pub(crate) const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(10);
+    pub(crate) const DELAY_RANGE: RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(60 * 60);
+    pub(crate) const DEFAULT_BUFFER_SIZE: u64 = 64 << 20;
+    pub(crate) const BUFFER_SIZE_RANGE: RangeInclusive<u64> = 64 << 10..=16 << 30;
 }
 
 impl Identity {

@@ -3,6 +3,8 @@
 //! Every key is optional here, so that what is missing is reported together with all else that is
 //! wrong and not as the one error that ends deserialization.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::table::Table;
@@ -22,6 +24,7 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) svid_file: Vec<Table<RawSvidFile>>,
     pub(super) log: Option<Table<RawLog>>,
+    pub(super) decision_log: Option<Table<RawDecisionLog>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,4 +139,27 @@ pub(super) struct RawLog {
     pub(super) level: Option<String>,
     pub(super) format: Option<String>,
     pub(super) access: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDecisionLog {
+    pub(super) output: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) max_size: Option<String>,
+    pub(super) keep: Option<i64>,
+    pub(super) url: Option<String>,
+    pub(super) resource: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) upload_size_limit: Option<String>,
+    pub(super) min_delay: Option<String>,
+    pub(super) max_delay: Option<String>,
+    pub(super) buffer_size: Option<String>,
+    pub(super) max_decisions_per_second: Option<i64>,
+    pub(super) credentials: Option<String>,
+    #[serde(default)]
+    pub(super) mask_headers: Vec<String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
 }

@@ -9,10 +9,10 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use nix::sys::signal::Signal;
 
-use super::model::{BroughtFiles, Notify};
+use super::model::{BroughtFiles, DecisionLog, FileOptions, Notify, UploadOptions};
 use super::raw::{
-    RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
-    RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry, RawIdentity,
+    RawListener, RawLog, RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 use super::*;
 
@@ -195,6 +195,7 @@ fn what_is_left_out_has_the_documented_default() {
             format: LogFormat::Text,
             access: AccessLogOutput::Stdout,
         },
+        decision_log: None,
     };
     assert_eq!(config, expected);
 }
@@ -253,6 +254,20 @@ fn what_is_written_is_what_is_used() {
         level = "off,sidegate=debug"
         format = "json"
         access = "stderr"
+        [decision_log]
+        output = "http"
+        url = "https://logs.example:8443/opa/"
+        resource = "events/1"
+        token_file = "token"
+        ca_file = "roots.pem"
+        upload_size_limit = "1KiB"
+        min_delay = "1ms"
+        max_delay = "1h"
+        buffer_size = "64KiB"
+        max_decisions_per_second = 1
+        credentials = "logged_in_plain_text"
+        mask_headers = ["X-Api-Key"]
+        labels = { region = "north" }
     "#;
     let (config, _) = parse(Path::new("folder/sidegate.toml"), text).unwrap();
     let id = SpiffeId::new("spiffe://td.example/web").unwrap();
@@ -332,6 +347,23 @@ fn what_is_written_is_what_is_used() {
             format: LogFormat::Json,
             access: AccessLogOutput::Stderr,
         },
+        decision_log: Some(DecisionLog {
+            output: DecisionLogOutput::Http(Receiver {
+                uri: "https://logs.example:8443/opa/events/1".parse().unwrap(),
+                token_file: Some(PathBuf::from("folder/token")),
+                ca_file: Some(PathBuf::from("folder/roots.pem")),
+                upload: UploadOptions {
+                    chunk_size: 1024,
+                    min_delay: Duration::from_millis(1),
+                    max_delay: Duration::from_secs(3600),
+                    buffer_size: 64 << 10,
+                },
+            }),
+            max_decisions_per_second: Some(1),
+            credentials: Credentials::LoggedInPlainText,
+            mask_headers: vec!["x-api-key".parse().unwrap()],
+            labels: [("region".to_owned(), "north".to_owned())].into(),
+        }),
     };
     assert_eq!(config, expected);
 }
@@ -341,6 +373,45 @@ fn a_root_of_our_own_lives_as_long_as_is_written() {
     let text = format!("{SMALLEST}\n[identity.embedded]\nroot_ttl = \"60s\"\n");
     let (config, _) = parse(Path::new("sidegate.toml"), &text).unwrap();
     assert_eq!(config.identity.embedded.root_ttl, Duration::from_secs(60));
+}
+
+/// What `[decision_log]` with these lines says.
+fn decision_log(lines: &str) -> DecisionLog {
+    let text = format!("{SMALLEST}\n[decision_log]\n{lines}\n");
+    let (config, _) = parse(Path::new("folder/sidegate.toml"), &text).unwrap();
+    config.decision_log.unwrap()
+}
+
+#[test]
+fn what_is_left_out_of_a_decision_log_has_the_documented_default() {
+    let stdout = DecisionLog {
+        output: DecisionLogOutput::Stdout,
+        max_decisions_per_second: None,
+        credentials: Credentials::Erased,
+        mask_headers: Vec::new(),
+        labels: Default::default(),
+    };
+    assert_eq!(decision_log("output = \"stdout\""), stdout);
+    let file = decision_log("output = \"file\"\npath = \"log\"").output;
+    let expected = FileOptions {
+        path: PathBuf::from("folder/log"),
+        max_size: 100 << 20,
+        keep: 5,
+    };
+    assert_eq!(file, DecisionLogOutput::File(expected));
+    let http = decision_log("output = \"http\"\nurl = \"http://127.0.0.1:8181\"").output;
+    let expected = Receiver {
+        uri: "http://127.0.0.1:8181/logs".parse().unwrap(),
+        token_file: None,
+        ca_file: None,
+        upload: UploadOptions {
+            chunk_size: 32 << 10,
+            min_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(10),
+            buffer_size: 64 << 20,
+        },
+    };
+    assert_eq!(http, DecisionLogOutput::Http(expected));
 }
 
 #[test]
@@ -447,6 +518,7 @@ fn every_key_is_documented_under_its_section() {
         ("[listener.timeouts]", keys_of::<RawTimeouts>()),
         ("[[svid_file]]", keys_of::<RawSvidFile>()),
         ("[log]", keys_of::<RawLog>()),
+        ("[decision_log]", keys_of::<RawDecisionLog>()),
     ];
     for root in keys_of::<RawConfig>() {
         assert!(sections.iter().any(|(header, _)| {

@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderName, Uri};
 use nix::sys::signal::Signal;
 use spiffe::{SpiffeId, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
 use super::codes;
 use super::diagnostic::did_you_mean;
-use super::model::{AccessLogOutput, Identity, IdentitySource, LogFormat, WorkloadApi};
+use super::model::{
+    AccessLogOutput, Credentials, DecisionLogKind, Identity, IdentitySource, LogFormat, WorkloadApi,
+};
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,9 @@ pub(super) struct Problem {
 
 /// Beyond any use, and small enough to be added to any instant.
 pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The decision log cannot go where it is said to go.
+pub(super) const BAD_RECEIVER: &str = "SG0260";
 
 pub(super) const AT_LEAST_A_NANOSECOND: RangeInclusive<Duration> =
     Duration::from_nanos(1)..=LONGEST;
@@ -257,6 +263,93 @@ pub(super) fn access_log_output(text: &str) -> Result<AccessLogOutput, Problem> 
             ("stderr", AccessLogOutput::Stderr),
         ],
     )
+}
+
+pub(super) fn decision_log_kind(text: &str) -> Result<DecisionLogKind, Problem> {
+    one_of(
+        text,
+        &[
+            ("stdout", DecisionLogKind::Stdout),
+            ("file", DecisionLogKind::File),
+            ("http", DecisionLogKind::Http),
+        ],
+    )
+}
+
+pub(super) fn credentials(text: &str) -> Result<Credentials, Problem> {
+    one_of(
+        text,
+        &[
+            ("erased", Credentials::Erased),
+            ("logged_in_plain_text", Credentials::LoggedInPlainText),
+        ],
+    )
+}
+
+pub(super) fn header_name(text: &str) -> Result<HeaderName, Problem> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        Problem::new(
+            codes::BAD_NAME,
+            "is not the name of a header",
+            "expected letters, digits and `-`",
+        )
+    })
+}
+
+/// Where the decision log goes: `http` or `https`, host, and a path if any.
+pub(super) fn receiver(text: &str) -> Result<Uri, Problem> {
+    let refused = |label: &str| {
+        Problem::new(BAD_RECEIVER, "is not the address of a receiver", label)
+            .help("a receiver is written like \"https://logs.example:8443\"")
+    };
+    let uri: Uri = text.parse().map_err(|_| refused("is not a URL"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(refused("must begin with `http://` or `https://`"));
+    }
+    let authority = uri.authority().ok_or_else(|| refused("names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(refused("must not hold a user"));
+    }
+    if text.contains(['?', '#']) {
+        return Err(refused("must not hold a query"));
+    }
+    let port = authority
+        .as_str()
+        .strip_prefix(authority.host())
+        .unwrap_or("");
+    let has_port = match port.strip_prefix(':') {
+        Some(digits) => digits.parse::<u16>().is_ok_and(|port| port != 0),
+        None => port.is_empty(),
+    };
+    if !has_port {
+        return Err(refused("must name a port from 1 to 65535, or none"));
+    }
+    if is_host(authority.host()) {
+        Ok(uri)
+    } else {
+        Err(refused("the host is neither an IP address nor a name"))
+    }
+}
+
+/// The path of the decision log below its receiver.
+pub(super) fn resource(text: &str) -> Result<String, Problem> {
+    let path = format!("/{}", text.trim_start_matches('/'));
+    match path.parse::<PathAndQuery>() {
+        Ok(path) if path.query().is_none() && !text.contains('#') => Ok(text.to_owned()),
+        _ => Err(Problem::new(
+            codes::BAD_PATH,
+            "is not the path of a resource",
+            "expected names joined by `/`",
+        )),
+    }
+}
+
+/// Whether a URL stays on this machine.
+pub(super) fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or("");
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A filter that `tracing` reads, where every word without `=` is a level: `tracing` would take

@@ -18,7 +18,9 @@ use sidegate_proxy::BoundListener;
 use super::components::{Loaded, load_each};
 use super::socket::{BoundSocket, Purpose, short_enough};
 use super::status::{self, seconds};
-use super::{Found, StateDirectory, health, identity, listeners, load_policy, refused};
+use super::{
+    Found, StateDirectory, decision_log, health, identity, listeners, load_policy, refused,
+};
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{Category, Check, authority, counted, kept_authority};
 use crate::config::{Config, ConfigSource, Identity, Key, Listener, Target};
@@ -69,6 +71,7 @@ pub(crate) async fn examine(
         Category::new("identity", examination.identity(entries)),
         Category::new("workload API", examination.workload_api()),
         Category::new("policy", examination.policy()),
+        Category::new("decision log", examination.decision_log()),
         Category::new("listeners", listeners),
         Category::new("components", components(loaded)),
     ];
@@ -201,12 +204,20 @@ impl Examination<'_> {
     fn policy(&self) -> Vec<Check> {
         let policy = load_policy(self.config, Some(self.source));
         let detail = match (&policy, &self.config.policy.path) {
-            (Ok(policy), _) => status::policy(self.config, policy).summary(),
+            (Ok(policy), _) => status::policy(status::policy_path(self.config), policy).summary(),
             (Err(_), path) => path
                 .as_ref()
                 .map_or_else(String::new, |it| it.display().to_string()),
         };
         Check::ok("policy", "policy can decide", detail).unless(policy)
+    }
+
+    fn decision_log(&self) -> Vec<Check> {
+        let examined = decision_log::examine(self.config, self.source);
+        let row = |(place, outcome)| {
+            Check::ok("decision-log", "decisions can be logged", place).unless(outcome)
+        };
+        examined.map(row).unwrap_or_default()
     }
 
     fn listeners(&self, loaded: &Components, entries: Option<&EntryRegistry>) -> Vec<Check> {

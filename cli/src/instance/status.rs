@@ -13,6 +13,7 @@ use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid::Issued;
 use sidegate_policy::Policy;
 
+use super::PolicyManager;
 use super::health::Health;
 use crate::admin::{ComponentStatus, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus};
 use crate::config::Config;
@@ -23,7 +24,7 @@ pub(super) struct Facts {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) health: Arc<Health>,
     pub(super) brought: Option<BroughtFiles>,
-    pub(super) policy: PolicyFacts,
+    pub(super) policy: Arc<PolicyManager>,
     pub(super) components: Vec<ComponentStatus>,
     pub(super) workload_socket: String,
     pub(super) admin: SocketAddr,
@@ -60,7 +61,7 @@ impl Facts {
             workload_socket: self.workload_socket.clone(),
             admin: self.admin,
             admin_tls: self.admin_tls,
-            policy: self.policy.clone(),
+            policy: self.policy.facts(),
             listeners: listeners
                 .map(|(listener, tls)| ListenerFacts {
                     listener: listener.clone(),
@@ -72,17 +73,29 @@ impl Facts {
     }
 }
 
-/// What to tell of a policy.
-pub(super) fn policy(config: &Config, policy: &Policy) -> PolicyFacts {
+/// What to tell of a policy that has just been loaded.
+pub(super) fn policy(path: Option<String>, policy: &Policy) -> PolicyFacts {
     let status = policy.status();
-    let path = config.policy.path.as_ref();
     PolicyFacts {
-        path: path.map(|path| path.display().to_string()),
+        path,
         entrypoint: status.entrypoint.clone(),
+        connect: status.connect,
         generation: status.generation,
         modules: status.modules,
         tests: status.tests,
+        since: 0,
+        sources_of: None,
+        is_rolled_back: false,
+        previous: None,
+        refused: None,
+        denials: None,
     }
+}
+
+/// Where the policy is, unless it is the stock policy.
+pub(super) fn policy_path(config: &Config) -> Option<String> {
+    let path = config.policy.path.as_ref();
+    path.map(|path| path.display().to_string())
 }
 
 /// An SVID counts from a little before it is issued.

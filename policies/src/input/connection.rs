@@ -1,10 +1,11 @@
 //! What the policy may know of a connection.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use regorus::Value;
 
-use super::{Members, set_number, set_string, string};
+use super::{Members, constant_attributes, set, set_number, set_string, string, version};
 
 /// What the proxy knows of a connection once it is established.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub struct ConnectionParameters {
 /// that an Envoy can be configured to send the same.
 #[derive(Debug, Clone)]
 pub struct ConnectionFacts {
-    /// What it was built from.
-    pub(super) parameters: ConnectionParameters,
+    /// What all this is made of, also for threads that must not share these values.
+    pub(super) parameters: Arc<ConnectionParameters>,
     /// `attributes.source`.
     pub(super) source: Value,
     /// `attributes.destination`.
@@ -65,13 +66,35 @@ impl ConnectionFacts {
         let destination_principal = destination_principal.as_deref().unwrap_or_default();
         let server_name = server_name.as_deref().unwrap_or_default();
         Self {
-            parameters: parameters.clone(),
+            parameters: Arc::new(parameters.clone()),
             source: peer(*downstream_address, source_principal, source_certificate),
             destination: peer(*local_address, destination_principal, ""),
             tls_session: object_of("sni", server_name),
             context_extensions: object_of("listener", listener),
             source_principal: string(source_principal),
         }
+    }
+
+    /// The document of the `connect` decision point.
+    pub(crate) fn document(&self) -> Value {
+        let mut attributes = constant_attributes();
+        set(&mut attributes, &"source".into(), self.source.clone());
+        set(&mut attributes, &"destination".into(), self.destination.clone());
+        set(&mut attributes, &"tlsSession".into(), self.tls_session.clone());
+        let extensions = self.context_extensions.clone();
+        set(&mut attributes, &"contextExtensions".into(), extensions);
+        let mut document = Members::from([
+            ("attributes".into(), Value::from(attributes)),
+            ("version".into(), version()),
+        ]);
+        let principal = self.source_principal.clone();
+        set(&mut document, &"source_principal".into(), principal);
+        Value::from(document)
+    }
+
+    /// What it was made of.
+    pub(crate) fn parameters(&self) -> &Arc<ConnectionParameters> {
+        &self.parameters
     }
 }
 

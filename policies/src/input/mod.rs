@@ -44,6 +44,23 @@ pub enum InputError {
 /// An object in the making.
 type Members = BTreeMap<Value, Value>;
 
+/// `version`: the forms that the document and the question have.
+fn version() -> Value {
+    let version = [("encoding", "protojson"), ("ext_authz", "v3")];
+    let members: Members = version
+        .map(|(key, value)| (key.into(), value.into()))
+        .into_iter()
+        .collect();
+    members.into()
+}
+
+/// Members of `attributes` that Envoy sends even if there is nothing in them.
+fn constant_attributes() -> Members {
+    ["metadataContext", "routeMetadataContext"]
+        .map(|name| (name.into(), Value::new_object()))
+        .into()
+}
+
 /// A string; undefined if it is empty: OPA-Envoy shows only fields that are set, and to Protocol
 /// Buffers an empty string is one that is not.
 fn string(text: &str) -> Value {

@@ -9,7 +9,7 @@ use regorus::Value;
 
 use super::connection::ConnectionFacts;
 use super::read_set::{Field, ReadSet};
-use super::{InputError, Members, set, set_number, set_string, string, url};
+use super::{InputError, Members, constant_attributes, set, set_number, set_string, string, url, version};
 
 /// A request as the proxy knows it before it reads a body.
 #[derive(Debug)]
@@ -40,7 +40,6 @@ pub(crate) struct InputKeys {
     pub(super) http: Value,
     https: Value,
     id: Value,
-    metadata_context: Value,
     method: Value,
     methods: Vec<(Method, Value)>,
     nanos: Value,
@@ -53,7 +52,6 @@ pub(crate) struct InputKeys {
     pseudo_path: Value,
     pseudo_scheme: Value,
     pub(super) request: Value,
-    route_metadata_context: Value,
     scheme: Value,
     seconds: Value,
     size: Value,
@@ -87,7 +85,6 @@ const METHODS: [Method; 6] = [
 
 impl InputKeys {
     pub(crate) fn new() -> Self {
-        let version = [("encoding", "protojson"), ("ext_authz", "v3")];
         Self {
             attributes: "attributes".into(),
             authority: ":authority".into(),
@@ -98,7 +95,6 @@ impl InputKeys {
             http: "http".into(),
             https: "https".into(),
             id: "id".into(),
-            metadata_context: "metadataContext".into(),
             method: "method".into(),
             methods: METHODS
                 .map(|method| (method.clone(), method.as_str().into()))
@@ -113,7 +109,6 @@ impl InputKeys {
             pseudo_path: ":path".into(),
             pseudo_scheme: ":scheme".into(),
             request: "request".into(),
-            route_metadata_context: "routeMetadataContext".into(),
             scheme: "scheme".into(),
             seconds: "seconds".into(),
             size: "size".into(),
@@ -123,11 +118,7 @@ impl InputKeys {
             tls_session: "tlsSession".into(),
             truncated_body: "truncated_body".into(),
             version: "version".into(),
-            version_value: version
-                .map(|(key, value)| (key.into(), value.into()))
-                .into_iter()
-                .collect::<Members>()
-                .into(),
+            version_value: version(),
         }
     }
 
@@ -159,7 +150,7 @@ impl InputKeys {
         let mut request_attributes = Members::from([(self.http.clone(), Value::from(http))]);
         set(&mut request_attributes, &self.time, read(&Field::Time));
 
-        let mut attributes = self.constant_attributes();
+        let mut attributes = constant_attributes();
         attributes.insert(self.request.clone(), Value::from(request_attributes));
         for (key, part) in self.connection_parts() {
             if reads.any(|field| field.is_of(part)) {
@@ -179,15 +170,6 @@ impl InputKeys {
             document.insert(self.truncated_body.clone(), Value::Bool(false));
         }
         Value::from(document)
-    }
-
-    /// Members of `attributes` that Envoy sends even if there is nothing in them.
-    pub(super) fn constant_attributes(&self) -> Members {
-        let empty = Value::new_object;
-        Members::from([
-            (self.metadata_context.clone(), empty()),
-            (self.route_metadata_context.clone(), empty()),
-        ])
     }
 
     /// Members of `attributes.request.http`.

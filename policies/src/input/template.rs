@@ -7,7 +7,7 @@
 use regorus::Value;
 use regorus::value::Object;
 
-use super::Members;
+use super::{Members, constant_attributes};
 use super::connection::ConnectionFacts;
 use super::read_set::{Field, ReadSet};
 use super::request::{ConnectionPart, InputKeys, RequestFacts};
@@ -68,7 +68,7 @@ impl Template {
         if self.time {
             request.insert(keys.time.clone(), nothing());
         }
-        let mut attributes = keys.constant_attributes();
+        let mut attributes = constant_attributes();
         attributes.insert(keys.request.clone(), request.into());
         attributes.extend(
             self.connection

@@ -9,6 +9,7 @@
 mod builtins;
 mod calls;
 mod common;
+mod connect;
 mod decide;
 mod load;
 mod service;

@@ -54,7 +54,7 @@ pub(super) fn local(error: ProxyError, caller: Caller, record: &mut Record) -> R
     record.line.code = telling.code;
     record.line.detail = Some(error.chain());
     let mut response = Response::new(Source::local(""));
-    if let ProxyError::Denied(denial) = error {
+    if let ProxyError::Denied(denial) | ProxyError::DeniedNow(denial) = error {
         *response.headers_mut() = denial.headers;
         if caller.takes_body(telling.status) {
             *response.body_mut() = Source::local(denial.body);

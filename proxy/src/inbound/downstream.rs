@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::CertificateDer;
 use sidegate_identity::encoding::certificates_pem;
 use sidegate_identity::tls::{PeerError, PeerIdentity, ServerTls};
-use sidegate_policy::{ConnectionFacts, ConnectionParameters};
+use sidegate_policy::{ConnectionFacts, ConnectionParameters, Permit};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::{Line, Record, timestamp};
 use crate::activity::Activity;
 use crate::connections::{LiveConnection, Registered};
+use crate::generation;
 use crate::head::IdentityHeaders;
 use crate::metrics::{OpenConnection, Verdict};
+use crate::open_request::{Circumstances, OpenRequests, Opened};
 use crate::trust;
 use crate::upstream::Upstream;
 use crate::worker::{Listener, Worker};
@@ -39,8 +41,6 @@ pub(super) struct Downstream {
     pub(super) worker: Arc<Worker>,
     pub(super) listener: Arc<Listener>,
     pub(super) peer: PeerIdentity,
-    /// What the policy may know of the connection.
-    pub(super) facts: ConnectionFacts,
     /// What upstreams are told of the peer.
     pub(super) identity_headers: IdentityHeaders,
     pub(super) activity: Arc<Activity>,
@@ -85,10 +85,12 @@ impl Downstream {
             peer: peer.spiffe_id.clone(),
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
             expires_at: peer.validity.not_after,
-            policy_generation: worker.policy_generation,
+            facts,
+            policy_generation: AtomicU64::new(generation::current()),
             identity_generation: worker.identities.borrow().generation,
             cancel: cancel.clone(),
             ending: ending.clone(),
+            requests: OpenRequests::default(),
         });
         Ok(Self {
             worker: Arc::clone(worker),
@@ -98,7 +100,6 @@ impl Downstream {
                 downstream: HeaderValue::from_str(&address.ip().to_string())
                     .map_err(|_| PeerError::Unparsable)?,
             },
-            facts,
             activity: Activity::new(),
             cancel,
             ending,
@@ -120,6 +121,16 @@ impl Downstream {
     /// Verifies the peer again, as it is done when trust changes.
     pub(super) fn verify_again(&self) {
         trust::verify(&self.worker, self.registered.connection());
+    }
+
+    /// What the policy may know of the connection.
+    pub(super) fn facts(&self) -> &ConnectionFacts {
+        &self.registered.connection().facts
+    }
+
+    /// Puts a request that was just allowed among those that are open.
+    pub(super) fn open(&self, permit: &Permit, circumstances: Circumstances) -> Opened {
+        Opened::new(self.registered.connection(), permit, circumstances)
     }
 
     /// From now on each HTTP/1 response ends the connection.
@@ -155,6 +166,7 @@ impl Downstream {
                 detail: None,
                 complete: false,
             },
+            opened: None,
             log: self.worker.access_log.clone(),
             metrics: Arc::clone(&self.listener.metrics),
             started: Instant::now(),

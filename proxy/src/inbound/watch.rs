@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sidegate_policy::ConnectPermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 use tracing::debug;
@@ -29,10 +30,11 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 
 /// How long an idle connection has to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Serves the connection's requests until it ends or must end.
-pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>) {
+/// Serves the connection's requests until it ends or must end. This uses the permit up.
+pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>, permit: ConnectPermit) {
+    drop(permit);
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&downstream.activity)));
     let service = {
         let downstream = Arc::clone(&downstream);

@@ -1,0 +1,215 @@
+//! Requests that are open: what each was allowed by, and the way to end it.
+//!
+//! A request that outlives the generation that allowed it is asked again with the head that was
+//! decided then, so the head is kept: without the connection's part, which stays with the
+//! connection, and without what hyper attached to it.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use http::header::HOST;
+use http::request::Parts;
+use http::{HeaderName, Request};
+use sidegate_policy::{Denial, Permit, RequestFacts};
+use tokio::time::Instant;
+
+use crate::connections::LiveConnection;
+use crate::head::REQUEST_ID;
+
+/// What is kept of a request for as long as it is open.
+#[derive(Debug)]
+pub(crate) struct OpenRequest {
+    /// As it was decided, before the policy's edits.
+    head: Parts,
+    circumstances: Circumstances,
+    opened: Instant,
+    /// The generation that allowed it last.
+    generation: AtomicU64,
+    end: Mutex<End>,
+}
+
+/// Whether it is to end early.
+#[derive(Debug)]
+enum End {
+    /// Not yet; who is to be told.
+    Open(Option<Waker>),
+    /// The policy denies it now. The denial is there until it is taken.
+    Denied(Option<Box<Denial>>),
+}
+
+/// Keeps a request in its connection's list; dropping it takes it out.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    request: Arc<OpenRequest>,
+    live: Arc<LiveConnection>,
+}
+
+/// The open requests of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct OpenRequests {
+    list: Mutex<Vec<Arc<OpenRequest>>>,
+}
+
+/// What a policy may know of a request beside its head.
+#[derive(Debug, Clone)]
+pub(crate) struct Circumstances {
+    pub(crate) time: SystemTime,
+    pub(crate) declared_body_bytes: Option<u64>,
+}
+
+/// A request's policy says no while it runs.
+#[derive(Debug, thiserror::Error)]
+#[error("the policy denies the request now")]
+pub(crate) struct DeniedNow;
+
+impl OpenRequests {
+    /// Those that are there now.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenRequest>> {
+        self.list().clone()
+    }
+
+    /// Whether this one is still open.
+    pub(crate) fn contains(&self, request: &Arc<OpenRequest>) -> bool {
+        self.list().iter().any(|open| Arc::ptr_eq(open, request))
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<OpenRequest>>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Circumstances {
+    /// All that a policy may know of a request with this head, which is normalized.
+    pub(crate) fn of(&self, head: Parts) -> RequestFacts {
+        RequestFacts {
+            scheme: "https".to_owned(),
+            host: text(&head, &HOST).to_owned(),
+            request_id: text(&head, &REQUEST_ID).to_owned(),
+            time: self.time,
+            declared_body_bytes: self.declared_body_bytes,
+            head,
+        }
+    }
+}
+
+impl Opened {
+    /// Puts a request that was just allowed into its connection's list.
+    pub(crate) fn new(
+        live: &Arc<LiveConnection>,
+        permit: &Permit,
+        circumstances: Circumstances,
+    ) -> Self {
+        let request = Arc::new(OpenRequest {
+            head: copy(permit.head()),
+            circumstances,
+            opened: Instant::now(),
+            generation: AtomicU64::new(permit.generation()),
+            end: Mutex::new(End::Open(None)),
+        });
+        live.requests.list().push(Arc::clone(&request));
+        Self {
+            request,
+            live: Arc::clone(live),
+        }
+    }
+
+    /// Ready once the request must end.
+    pub(crate) fn poll_denied(&self, context: &Context<'_>) -> Poll<Box<Denial>> {
+        let mut end = self.request.end();
+        match &mut *end {
+            End::Denied(denial) => denial.take().map_or(Poll::Pending, Poll::Ready),
+            End::Open(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
+            End::Open(waker) => {
+                *waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Does what the request is open for, unless the request must end before.
+    pub(crate) async fn unless_denied<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Box<Denial>> {
+        let mut work = pin!(work);
+        poll_fn(|context| match work.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.poll_denied(context).map(Err),
+        })
+        .await
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let mut list = self.live.requests.list();
+        let place = list
+            .iter()
+            .position(|open| Arc::ptr_eq(open, &self.request));
+        if let Some(place) = place {
+            list.swap_remove(place);
+        }
+    }
+}
+
+impl OpenRequest {
+    /// How long it has been open.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// The id under which it is found in logs.
+    pub(crate) fn request_id(&self) -> &str {
+        text(&self.head, &REQUEST_ID)
+    }
+
+    /// The generation that allowed it last.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// This generation allows it too.
+    pub(crate) fn is_allowed_by(&self, generation: u64) {
+        self.generation.store(generation, Relaxed);
+    }
+
+    /// Ends it early.
+    pub(crate) fn deny(&self, denial: Box<Denial>) {
+        self.is_allowed_by(denial.generation);
+        let before = std::mem::replace(&mut *self.end(), End::Denied(Some(denial)));
+        if let End::Open(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+
+    /// What the policy was asked about, to be asked again.
+    pub(crate) fn facts(&self) -> RequestFacts {
+        self.circumstances.of(copy(&self.head))
+    }
+
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A head without its extensions: they hold on to the connection.
+fn copy(head: &Parts) -> Parts {
+    let (mut copy, ()) = Request::new(()).into_parts();
+    copy.method = head.method.clone();
+    copy.uri = head.uri.clone();
+    copy.version = head.version;
+    copy.headers = head.headers.clone();
+    copy
+}
+
+/// A header that normalization has set.
+fn text<'a>(head: &'a Parts, name: &HeaderName) -> &'a str {
+    let value = head.headers.get(name);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
