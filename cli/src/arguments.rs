@@ -18,8 +18,10 @@ pub(crate) use identity::{
     BundleShowArguments, CreateArguments, EntryArguments, EntryCommand, IdentityCommand,
     ListArguments, RotateArguments, StateArguments,
 };
-
-pub(crate) use policy::PolicyCommand;
+pub(crate) use policy::{
+    BenchArguments, EvalArguments, PointName, PolicyCheckArguments, PolicyCommand, PolicyPaths,
+    QuestionArguments, TestArguments,
+};
 pub(crate) use svid::{
     BundleArguments, BundleFormat, FetchCommand, FetchJwtArguments, FetchX509Arguments,
     SvidCommand, ValidateArguments, WatchArguments,
@@ -46,7 +48,7 @@ pub(crate) enum Command {
     /// Registration entries and authorities of a running instance
     #[command(subcommand)]
     Identity(IdentityCommand),
-    /// The policy of a running instance: which generation decides, and back to the one before
+    /// Test, check, ask and time policies; see which one a running instance has, and go back
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Fetch, watch and validate SVIDs by a SPIFFE Workload API

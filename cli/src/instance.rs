@@ -8,6 +8,7 @@
 //! ```
 //! What fails, fails before anything is served.
 
+mod bundles;
 mod components;
 mod decision_log;
 mod examine;
@@ -46,7 +47,7 @@ use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
-use policy::{GenerationMetrics, PolicyFiles, PolicyParts};
+use policy::{EvaluatorParts, GenerationMetrics, PolicyFiles, PolicyOrigin, PolicyParts};
 use socket::{BoundSocket, Purpose};
 use status::Facts;
 
@@ -95,8 +96,7 @@ impl Instance {
         let mut registry = Registry::with_prefix("sidegate");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entries = identity::entries(config, source)?;
-        let policy_files = config.policy.path.as_deref().map(PolicyFiles::new);
-        let policy = load_policy(config, source)?;
+        let (policy, origin) = load_policy(config, source, state.path(), &clock).await?;
         let components = components::load(config, source, &mut registry)?;
         let admin = Admin::bind(config.admin.listen)?;
         let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
@@ -114,15 +114,12 @@ impl Instance {
 
         let (decision_log, decision_writer) =
             decision_log::start(config, source, &mut registry)?.unzip();
-        let policy_metrics = PolicyMetrics::register(&mut registry);
+        let parts = EvaluatorParts {
+            decisions: PolicyMetrics::register(&mut registry),
+            log: decision_log,
+        };
         let evaluators = (0..workers.get())
-            .map(|_| {
-                let evaluator = policy.evaluator(&policy_metrics)?;
-                Ok(match &decision_log {
-                    Some(log) => evaluator.with_decision_log(log.clone()),
-                    None => evaluator,
-                })
-            })
+            .map(|_| parts.evaluator(&policy))
             .collect::<Result<Vec<_>, PolicyError>>()
             .map_err(|error| Failure::new(error.code(), &error))?;
         let (access_log, writer) = access_log(config)?;
@@ -143,8 +140,8 @@ impl Instance {
         .map_err(|error| Failure::new(error.code(), &error))?;
         let parts = PolicyParts {
             options: policy_options(config),
-            path: status::policy_path(config),
-            decisions: policy_metrics,
+            path: status::policy_origin(config),
+            evaluators: parts,
             metrics: GenerationMetrics::register(&mut registry),
             clock: Arc::clone(&clock),
         };
@@ -177,7 +174,7 @@ impl Instance {
         let admin_url = format!("{scheme}://{}", admin.address());
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
-        tasks.spawn(Arc::clone(&policy).run(policy_files, stop.clone()));
+        tasks.spawn(Arc::clone(&policy).run(origin, stop.clone()));
         for (file, written) in files {
             tasks.spawn(file.run(written, identities.clone(), stop.clone()));
         }
@@ -304,7 +301,38 @@ fn workers(config: &Config) -> NonZeroUsize {
         .unwrap_or(NonZeroUsize::MIN)
 }
 
-fn load_policy(config: &Config, source: Option<&ConfigSource>) -> Result<Policy, Failure> {
+/// The first policy, and where it comes from.
+async fn load_policy(
+    config: &Config,
+    source: Option<&ConfigSource>,
+    state: &Path,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Policy, PolicyOrigin), Failure> {
+    if config.policy.bundles.is_empty() {
+        // Looked at before they are read, so that no change in between is missed.
+        let origin = match &config.policy.path {
+            Some(path) => PolicyOrigin::Files(PolicyFiles::new(path)),
+            None => PolicyOrigin::Stock,
+        };
+        return load_files(config, source).map(|policy| (policy, origin));
+    }
+    let options = policy_options(config);
+    let load = |sources| Policy::load(sources, &options);
+    let (bundles, policy) = bundles::start(config, source, state, clock, load).await?;
+    Ok((policy, PolicyOrigin::Bundles(bundles)))
+}
+
+/// The policy that [`load_policy`] would load. Nothing is changed.
+async fn examine_policy(config: &Config, source: &ConfigSource) -> Result<Policy, Failure> {
+    if config.policy.bundles.is_empty() {
+        return load_files(config, Some(source));
+    }
+    let options = policy_options(config);
+    let load = |sources| Policy::load(sources, &options);
+    bundles::examine(config, Some(source), load).await
+}
+
+fn load_files(config: &Config, source: Option<&ConfigSource>) -> Result<Policy, Failure> {
     let sources = match &config.policy.path {
         Some(path) => PolicySources::read(path),
         None => PolicySources::stock(),
@@ -321,7 +349,7 @@ fn policy_options(config: &Config) -> PolicyOptions {
     PolicyOptions {
         entrypoint: config.policy.entrypoint.clone(),
         decision_timeout: config.policy.timeout,
-        generation: 1,
+        ..PolicyOptions::default()
     }
 }
 

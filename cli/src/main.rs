@@ -13,6 +13,7 @@ mod instance;
 mod output;
 mod table;
 mod telemetry;
+mod transport;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use regorus::{CompiledPolicy, Engine, PolicyLengthConfig, Value};
 
 use crate::builtins;
 use crate::error::{EngineMessage, ParseFailure, PolicyError};
-use crate::sources::{PolicySources, data_error};
+use crate::sources::{PolicySources, RegoVersion, data_error};
 use crate::syntax::{Syntax, forwarded_calls};
 
 /// Steps of the interpreter between two looks at the clock: a look costs about
@@ -87,6 +87,7 @@ impl Interpreter {
 
         let mut failures = Vec::new();
         for module in sources.modules() {
+            engine.set_rego_v0(module.version == RegoVersion::V0);
             if let Err(error) = engine.add_policy(module.file.clone(), module.text.clone()) {
                 failures.push(ParseFailure {
                     file: module.file.clone(),
@@ -94,6 +95,7 @@ impl Interpreter {
                 });
             }
         }
+        engine.set_rego_v0(false);
         if !failures.is_empty() {
             return Err(PolicyError::Parse { failures });
         }
@@ -161,6 +163,23 @@ impl Interpreter {
     /// What `print` said since the last call.
     pub(crate) fn take_prints(&mut self) -> Vec<String> {
         self.engine.take_prints().unwrap_or_default()
+    }
+
+    /// Notes from now on which lines are evaluated.
+    pub(crate) fn record_coverage(&mut self) {
+        self.engine.set_enable_coverage(true);
+    }
+
+    /// Which lines were evaluated, of the modules of which any was.
+    pub(crate) fn coverage(&self) -> Vec<regorus::coverage::File> {
+        let report = self.engine.get_coverage_report();
+        report.map(|report| report.files).unwrap_or_default()
+    }
+
+    /// Lets a builtin that fails be an error, as `opa eval
+    /// --strict-builtin-errors` does.
+    pub(crate) fn raise_builtin_errors(&mut self) {
+        self.engine.set_strict_builtin_errors(true);
     }
 }
 

@@ -90,6 +90,42 @@ impl fmt::Display for UnsupportedCall {
     }
 }
 
+/// A rule that refers to itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recursion {
+    /// The rule, e.g. `data.roles.reaches`.
+    pub rule: String,
+    /// The module that declares it first, as it was given.
+    pub file: String,
+    /// Line of the rule, from 1.
+    pub line: usize,
+    /// Column of the rule in characters, from 1.
+    pub column: usize,
+    /// The rules between it and itself.
+    pub through: Vec<String>,
+}
+
+impl Recursion {
+    /// What is wrong, without the place.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let Self { rule, through, .. } = self;
+        match through.is_empty() {
+            true => format!("{rule} refers to itself"),
+            false => format!("{rule} refers to itself, by {}", through.join(" and ")),
+        }
+    }
+}
+
+impl fmt::Display for Recursion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file, line, column, ..
+        } = self;
+        write!(formatter, "{file}:{line}:{column}: {}", self.problem())
+    }
+}
+
 /// Why sources do not become a policy. The previous policy, if there is one,
 /// stays in service: loading has no effect of its own.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +223,19 @@ pub enum PolicyError {
         /// The tests that fail.
         failures: Vec<TestResult>,
     },
+    /// Rules that refer to themselves; all of them. The engine would follow
+    /// them until its stack ends.
+    #[error("{}", list("rules that refer to themselves", rules))]
+    Recursive {
+        /// Every such rule, in the order of modules.
+        rules: Vec<Recursion>,
+    },
+    /// A file that is named itself is neither a module nor data.
+    #[error("{} is neither a .rego file nor data (.json or .yaml)", path.display())]
+    FileType {
+        /// The file.
+        path: PathBuf,
+    },
     /// A decision must have some time.
     #[error("a decision timeout of {timeout:?} leaves no time to decide")]
     DecisionTimeout {
@@ -214,6 +263,8 @@ impl PolicyError {
             Self::NestingDepth { .. } => "SG0212",
             Self::TestsFailed { .. } => "SG0213",
             Self::DecisionTimeout { .. } => "SG0214",
+            Self::Recursive { .. } => "SG0285",
+            Self::FileType { .. } => "SG0287",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Decides requests, one at a time, on the thread that owns it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -248,6 +249,14 @@ impl Evaluator {
     /// How long one decision may take.
     pub(crate) fn decision_timeout(&self) -> Duration {
         self.policy.decision_timeout()
+    }
+}
+
+impl fmt::Debug for Evaluator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Evaluator");
+        shown.field("policy", self.policy.status());
+        shown.finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,6 @@
 //! One generation of a policy: sources that parse, call only what the engine
 //! has, declare their entrypoint, and pass their own tests.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::engine::Interpreter;
 use crate::error::PolicyError;
 use crate::evaluator::Evaluator;
 use crate::input::ReadSet;
+use crate::lint::recursive_rules;
 use crate::machine::Machine;
 use crate::metrics::PolicyMetrics;
 use crate::points::connect;
@@ -36,9 +36,6 @@ pub struct PolicyOptions {
     pub generation: u64,
     /// How many bytes of decisions each evaluator remembers, about; 0 for none.
     pub memory_bytes: u64,
-    /// The bundles that the sources come from and their revisions, for the
-    /// decision log.
-    pub bundles: BTreeMap<String, String>,
 }
 
 impl Default for PolicyOptions {
@@ -48,7 +45,6 @@ impl Default for PolicyOptions {
             decision_timeout: Duration::from_millis(50),
             generation: 1,
             memory_bytes: 8 * 1024 * 1024,
-            bundles: BTreeMap::new(),
         }
     }
 }
@@ -86,7 +82,6 @@ struct Loaded {
     asking: Option<String>,
     decision_timeout: Duration,
     memory_bytes: u64,
-    bundles: BTreeMap<String, String>,
     /// Whether a rule that is needed has a `with`.
     replaces: bool,
     analysis: Analysis,
@@ -112,6 +107,10 @@ impl Policy {
         let calls = unsupported_calls(&syntax);
         if !calls.is_empty() {
             return Err(PolicyError::UnsupportedCalls { calls });
+        }
+        let recursive = recursive_rules(&syntax);
+        if !recursive.is_empty() {
+            return Err(PolicyError::Recursive { rules: recursive });
         }
         let rules = syntax.rules();
         let mut asking = Asking::default();
@@ -156,7 +155,6 @@ impl Policy {
                 asking,
                 decision_timeout,
                 memory_bytes: options.memory_bytes,
-                bundles: options.bundles.clone(),
                 replaces: analysis.dependencies.with.is_some() || connect_replaces,
                 analysis,
             }),
@@ -203,11 +201,6 @@ impl Policy {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.status.generation
-    }
-
-    /// The names and revisions of the bundles that it comes from.
-    pub(crate) fn bundles(&self) -> &BTreeMap<String, String> {
-        &self.inner.bundles
     }
 
     /// The rule that decides, as the engine looks it up.

@@ -1,22 +1,44 @@
 //! The Rego modules and data documents that make up a policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use regorus::Value;
+use serde::Serialize;
 
 use crate::error::{EngineMessage, PolicyError};
+use crate::files::{PolicyFile, PolicyFileKind};
 
 /// How many directories below the given one are read. Bundles are shallow; the
 /// bound is what ends a chain of links.
 const DIRECTORY_LIMIT: usize = 32;
+
+/// The version of Rego that a module is written in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RegoVersion {
+    /// That of OPA before 1.0.
+    V0,
+    /// That of OPA since 1.0.
+    #[default]
+    V1,
+}
+
+/// Which edition of a bundle is in use, for decision logs and status pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BundleRevision {
+    /// The bundle's name in the configuration.
+    pub name: String,
+    /// What its manifest says; empty, it says nothing.
+    pub revision: String,
+}
 
 /// One Rego module: a name for messages, and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Module {
     pub(crate) file: String,
     pub(crate) text: String,
+    pub(crate) version: RegoVersion,
 }
 
 /// How a data document is written.
@@ -28,7 +50,7 @@ enum DataFormat {
 
 /// One data document and the place in `data` that its directory gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct DataDocument {
+pub(crate) struct DataDocument {
     file: String,
     directories: Vec<String>,
     format: DataFormat,
@@ -42,11 +64,80 @@ struct DataDocument {
 ///
 /// Files are taken as OPA takes them from a bundle: every `.rego` file is a
 /// module; of all others only those named exactly `data.json` or `data.yaml`
-/// count, and their directory says where in `data` they are.
+/// count (in bundles `data.yml` too), and their directory says where in `data` they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicySources {
     modules: Vec<Module>,
     data: Vec<DataDocument>,
+    bundles: Vec<BundleRevision>,
+}
+
+impl Module {
+    /// The same, named as a file of a bundle.
+    pub(crate) fn within(&self, bundle: &str) -> Self {
+        Self {
+            file: format!("{bundle}/{}", self.file),
+            ..self.clone()
+        }
+    }
+}
+
+impl DataDocument {
+    /// Whether a file is a data document, by its name.
+    pub(crate) fn is_one(file: &str) -> bool {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        DataFormat::of(name).is_some()
+    }
+
+    /// A file, if it is a data document by its name.
+    pub(crate) fn new(file: String, text: String) -> Option<Self> {
+        let (directory, name) = file.rsplit_once('/').unwrap_or(("", &file));
+        let format = DataFormat::of(name)?;
+        let parts = directory.split('/').filter(|part| !part.is_empty());
+        let directories = parts.map(str::to_owned).collect();
+        Some(Self {
+            file,
+            directories,
+            format,
+            text,
+        })
+    }
+
+    /// Its name as it was given.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The same, named as a file of a bundle.
+    pub(crate) fn within(&self, bundle: &str) -> Self {
+        Self {
+            file: format!("{bundle}/{}", self.file),
+            ..self.clone()
+        }
+    }
+
+    /// The document, parsed anew and wrapped in the objects that its directories stand for.
+    pub(crate) fn placed(&self) -> Result<Value, PolicyError> {
+        let parsed = match self.format {
+            DataFormat::Json => Value::from_json_str(&self.text),
+            DataFormat::Yaml => Value::from_yaml_str(&self.text),
+        };
+        let value = parsed.map_err(|error| data_error(&self.file, error))?;
+        let directories = self.directories.iter().rev();
+        Ok(directories.fold(value, |inner, directory| {
+            Value::from(BTreeMap::from([(Value::from(directory.as_str()), inner)]))
+        }))
+    }
+}
+
+impl DataFormat {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "data.json" => Some(Self::Json),
+            "data.yaml" | "data.yml" => Some(Self::Yaml),
+            _ => None,
+        }
+    }
 }
 
 impl PolicySources {
@@ -90,33 +181,47 @@ impl PolicySources {
     pub fn from_files(
         files: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, PolicyError> {
-        let mut sources = Self {
-            modules: Vec::new(),
-            data: Vec::new(),
-        };
+        let mut modules = Vec::new();
+        let mut data = Vec::new();
         for (file, text) in files {
             let file = file.trim_start_matches('/').to_owned();
-            let (directory, name) = file.rsplit_once('/').unwrap_or(("", &file));
-            let format = match name {
-                "data.json" => Some(DataFormat::Json),
-                "data.yaml" => Some(DataFormat::Yaml),
-                _ => None,
-            };
-            if let Some(format) = format {
-                let parts = directory.split('/').filter(|part| !part.is_empty());
-                let directories = parts.map(str::to_owned).collect();
-                sources.data.push(DataDocument {
+            if file.ends_with(".rego") {
+                modules.push(Module {
                     file,
-                    directories,
-                    format,
                     text,
+                    version: RegoVersion::default(),
                 });
-            } else if name.ends_with(".rego") {
-                sources.modules.push(Module { file, text });
+            } else if is_data(&file) {
+                data.extend(DataDocument::new(file, text));
             }
         }
+        Self::from_parts(modules, data, Vec::new())
+    }
+
+    /// Joins what was read from bundles.
+    ///
+    /// # Errors
+    ///
+    /// As [`PolicySources::from_files`].
+    pub(crate) fn from_parts(
+        modules: Vec<Module>,
+        data: Vec<DataDocument>,
+        bundles: Vec<BundleRevision>,
+    ) -> Result<Self, PolicyError> {
+        let sources = Self {
+            modules,
+            data,
+            bundles,
+        };
         sources.check()?;
         Ok(sources)
+    }
+
+    /// The same, as if it came from a bundle.
+    #[cfg(test)]
+    pub(crate) fn of_bundle(mut self, bundle: BundleRevision) -> Self {
+        self.bundles.push(bundle);
+        self
     }
 
     /// Takes modules alone: pairs of a name for messages and the text.
@@ -132,14 +237,10 @@ impl PolicySources {
             .map(|(file, text)| Module {
                 file: file.into(),
                 text: text.into(),
+                version: RegoVersion::default(),
             })
             .collect();
-        let sources = Self {
-            modules,
-            data: Vec::new(),
-        };
-        sources.check()?;
-        Ok(sources)
+        Self::from_parts(modules, Vec::new(), Vec::new())
     }
 
     /// The policy that Sidegate brings along: see [`STOCK_POLICY`](crate::STOCK_POLICY).
@@ -162,27 +263,18 @@ impl PolicySources {
         self.modules.len()
     }
 
+    /// The bundles that it was made of, in the order of the configuration; none
+    /// where it was read from a directory or file.
+    #[must_use]
+    pub fn bundles(&self) -> &[BundleRevision] {
+        &self.bundles
+    }
+
     /// The data documents, parsed anew, each wrapped in the objects that its
     /// directories stand for.
     pub(crate) fn documents(&self) -> impl Iterator<Item = Result<(&str, Value), PolicyError>> {
-        self.data.iter().map(|document| {
-            let parsed = match document.format {
-                DataFormat::Json => Value::from_json_str(&document.text),
-                DataFormat::Yaml => Value::from_yaml_str(&document.text),
-            };
-            let value = parsed.map_err(|error| data_error(&document.file, error))?;
-            let placed = document
-                .directories
-                .iter()
-                .rev()
-                .fold(value, |inner, directory| {
-                    Value::from(std::collections::BTreeMap::from([(
-                        Value::from(directory.as_str()),
-                        inner,
-                    )]))
-                });
-            Ok((document.file.as_str(), placed))
-        })
+        let documents = self.data.iter();
+        documents.map(|document| Ok((document.file(), document.placed()?)))
     }
 
     fn check(&self) -> Result<(), PolicyError> {
@@ -208,6 +300,12 @@ impl PolicySources {
         }
         Ok(())
     }
+}
+
+/// Whether a file of a directory is a data document.
+fn is_data(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    matches!(name, "data.json" | "data.yaml")
 }
 
 pub(crate) fn data_error(file: &str, error: impl std::fmt::Display) -> PolicyError {
@@ -255,7 +353,7 @@ fn read_directory(
         };
         if metadata(&path)?.is_dir() {
             read_directory(&path, &file, parents, files)?;
-        } else if name.ends_with(".rego") || name == "data.json" || name == "data.yaml" {
+        } else if name.ends_with(".rego") || is_data(name) {
             let text = read_text(&path)?;
             files.push((file, text));
         }
@@ -276,4 +374,63 @@ fn read_text(path: &Path) -> Result<String, PolicyError> {
         path: path.to_owned(),
         source,
     })
+}
+
+impl PolicySources {
+    /// Takes files that are told apart already, under names of their own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PolicySources::from_files`].
+    pub(crate) fn from_policy_files<'a>(
+        files: impl IntoIterator<Item = &'a PolicyFile>,
+    ) -> Result<Self, PolicyError> {
+        let mut sources = Self {
+            modules: Vec::new(),
+            data: Vec::new(),
+            bundles: Vec::new(),
+        };
+        for file in files {
+            let (name, text) = (file.name.clone(), file.text.clone());
+            let format = match file.kind {
+                PolicyFileKind::Module => {
+                    sources.modules.push(Module {
+                        file: name,
+                        text,
+                        version: RegoVersion::V1,
+                    });
+                    continue;
+                }
+                PolicyFileKind::Json => DataFormat::Json,
+                PolicyFileKind::Yaml => DataFormat::Yaml,
+            };
+            sources.data.push(DataDocument {
+                file: name,
+                directories: file.directories.clone(),
+                format,
+                text,
+            });
+        }
+        sources.check()?;
+        Ok(sources)
+    }
+
+    /// The same data with other modules, which are taken as they are.
+    pub(crate) fn with_modules(&self, modules: Vec<Module>) -> Self {
+        Self {
+            modules,
+            ..self.clone()
+        }
+    }
+
+    /// Collects what counts below a directory: paths relative to it, and texts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PolicySources::read`].
+    pub(crate) fn read_below(directory: &Path) -> Result<Vec<(String, String)>, PolicyError> {
+        let mut files = Vec::new();
+        read_directory(directory, "", &mut Vec::new(), &mut files)?;
+        Ok(files)
+    }
 }

@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use sidegate_policy::{Evaluator, Policy, PolicyError, PolicyMetrics};
+use sidegate_policy::{Evaluator, PolicyError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 thread_local! {
@@ -57,16 +57,15 @@ impl PolicySwap {
         (Self { workers }, receivers)
     }
 
-    /// Builds one evaluator for each worker. Takes a while, so not for an async thread.
+    /// Has one evaluator built for each worker. Takes a while, so not for an async thread.
     ///
     /// # Errors
     /// When one of them cannot be built.
     pub fn prepare(
         &self,
-        policy: &Policy,
-        metrics: &PolicyMetrics,
+        evaluator: impl Fn() -> Result<Evaluator, PolicyError>,
     ) -> Result<PreparedGeneration, PolicyError> {
-        let evaluators = self.workers.iter().map(|_| policy.evaluator(metrics));
+        let evaluators = self.workers.iter().map(|_| evaluator());
         Ok(PreparedGeneration {
             evaluators: evaluators.collect::<Result<_, _>>()?,
         })
@@ -167,7 +166,8 @@ mod tests {
         });
         let mut workers: Vec<_> = workers.collect();
         let put = async |generation: u64| {
-            let prepared = swap.prepare(&policy().as_generation(generation), &metrics);
+            let policy = policy().as_generation(generation);
+            let prepared = swap.prepare(|| policy.evaluator(&metrics));
             let retired = swap.swap(prepared.unwrap()).await;
             let retired = retired._evaluators.iter().map(Evaluator::generation);
             retired.collect::<Vec<_>>()

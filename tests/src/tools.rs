@@ -22,6 +22,8 @@ pub enum Tool {
     GoClient,
     /// spiffe-helper 0.11.
     SpiffeHelper,
+    /// OPA 1.22.
+    Opa,
     /// strace.
     Strace,
     /// mount, of util-linux.
@@ -38,6 +40,7 @@ impl Tool {
             Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
             Self::GoClient => "SIDEGATE_TEST_GO_CLIENT",
             Self::SpiffeHelper => "SIDEGATE_TEST_SPIFFE_HELPER",
+            Self::Opa => "SIDEGATE_TEST_OPA",
             Self::Strace => "SIDEGATE_TEST_STRACE",
             Self::Mount => "SIDEGATE_TEST_MOUNT",
         }
@@ -52,6 +55,7 @@ impl Tool {
             Self::Setpriv => "setpriv",
             Self::GoClient => "spiffe-client",
             Self::SpiffeHelper => "spiffe-helper",
+            Self::Opa => "opa",
             Self::Strace => "strace",
             Self::Mount => "mount",
         }

@@ -1,83 +1,56 @@
-//! `sidegate policy`: the policy of a running instance.
+//! `sidegate policy`: what can be done with a policy's files, and with the policy of a running
+//! instance.
 
-use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+mod bench;
+mod check;
+mod eval;
+mod findings;
+mod input;
+mod running;
+mod test;
+#[cfg(test)]
+mod tests;
 
-use super::block_on;
-use crate::admin::{AdminClient, Nothing, PolicyFacts, rfc3339};
-use crate::arguments::{OutputFormat, PolicyCommand, StateArguments};
+use sidegate_policy::{PolicyError, PolicyFiles, PolicySources, lint};
+
+use crate::arguments::{PolicyCommand, PolicyPaths};
 use crate::failure::Failure;
-use crate::output;
+use findings::render;
 
-/// Asks the instance, and prints what it says. `false` where the last change did not go well.
+/// The version of the JSON documents.
+const SCHEMA: u32 = 1;
+
+/// Does it. `false` is the answer no.
 pub(super) fn execute(command: &PolicyCommand) -> Result<bool, Failure> {
-    block_on(async {
-        match command {
-            PolicyCommand::Status(arguments) => status(arguments).await,
-            PolicyCommand::Rollback(arguments) => roll_back(arguments).await,
-        }
+    match command {
+        PolicyCommand::Test(arguments) => test::execute(arguments),
+        PolicyCommand::Check(arguments) => check::execute(arguments),
+        PolicyCommand::Eval(arguments) => eval::execute(arguments),
+        PolicyCommand::Bench(arguments) => bench::execute(arguments),
+        PolicyCommand::Status(arguments) => running::status(arguments),
+        PolicyCommand::Rollback(arguments) => running::roll_back(arguments),
+    }
+}
+
+fn read(paths: &PolicyPaths) -> Result<PolicyFiles, Failure> {
+    match paths.paths.as_slice() {
+        [] => Ok(PolicyFiles::stock()),
+        paths => PolicyFiles::read(paths).map_err(refused),
+    }
+}
+
+/// The sources of a policy that can be asked; what is wrong with another is told at its places.
+fn usable(files: &PolicyFiles) -> Result<PolicySources, Failure> {
+    lint::usable(files).map_err(|report| {
+        findings::tell(&render(&report.findings, files, findings::told_in_color()));
+        let count = report.findings.len();
+        let errors = if count == 1 { "error" } else { "errors" };
+        let code = report.findings.first().map_or("SG0208", |it| it.code);
+        let message = format!("the policy cannot be used: it has {count} {errors}");
+        Failure::message(code, message)
     })
 }
 
-async fn status(arguments: &StateArguments) -> Result<bool, Failure> {
-    let policy = AdminClient::new(&arguments.state).status().await?.policy;
-    print(arguments, &policy)?;
-    Ok(policy.refused.is_none() && policy.denials.is_none())
-}
-
-async fn roll_back(arguments: &StateArguments) -> Result<bool, Failure> {
-    let admin = AdminClient::new(&arguments.state);
-    let policy: PolicyFacts = admin.post("/v1/policy/rollback", &Nothing {}).await?;
-    print(arguments, &policy)?;
-    Ok(true)
-}
-
-fn print(arguments: &StateArguments, policy: &PolicyFacts) -> Result<(), Failure> {
-    match arguments.output {
-        OutputFormat::Json => output::print_json(policy),
-        OutputFormat::Text => output::print(&describe(policy)),
-    }
-}
-
-fn describe(policy: &PolicyFacts) -> String {
-    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(policy.since);
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<12}{}", value.replace('\n', "\n            "));
-    };
-    let sources_of = policy
-        .sources_of
-        .map(|number| format!(", the sources of {number}"));
-    let generation = format!(
-        "{}{} since {}",
-        policy.generation,
-        sources_of.unwrap_or_default(),
-        rfc3339(since)
-    );
-    line("generation", &generation);
-    line(
-        "sources",
-        &format!("{}, {}", policy.origin(), policy.content()),
-    );
-    line("requests", &policy.entrypoint);
-    line(
-        "connections",
-        match policy.connect {
-            true => "sidegate/connect/allow",
-            false => "all, decided by their requests",
-        },
-    );
-    if let Some(previous) = policy.previous {
-        line("before", &previous.to_string());
-    }
-    if let Some(refused) = &policy.refused {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(refused.at);
-        let refused = format!("{} at {}: {}", refused.code, rfc3339(at), refused.message);
-        line("refused", &refused);
-    }
-    if let Some(jump) = &policy.denials {
-        line("denials", &jump.summary());
-    }
-    text
+fn refused(error: PolicyError) -> Failure {
+    Failure::new(error.code(), &error)
 }

@@ -1,4 +1,4 @@
-//! The stable codes of configuration problems, SG0010 to SG0049.
+//! The stable codes of configuration problems, SG0010 to SG0049, and those about bundles.
 //!
 //! A code is never given a second meaning: a retired one stays unused.
 
@@ -36,7 +36,7 @@ pub(crate) const BAD_UPSTREAM: &str = "SG0024";
 pub(crate) const LISTENER_TARGET: &str = "SG0025";
 /// A name with characters outside `a-z`, `0-9` and `-`, or of a wrong length.
 pub(crate) const BAD_NAME: &str = "SG0026";
-/// A name used by two components or two listeners.
+/// A name used by two components, two listeners or two bundles.
 pub(crate) const DUPLICATE_NAME: &str = "SG0027";
 /// Two sockets would listen on the same address.
 pub(crate) const DUPLICATE_ADDRESS: &str = "SG0028";
@@ -58,3 +58,9 @@ pub(crate) const BAD_ENTRYPOINT: &str = "SG0036";
 pub(crate) const BAD_LOG_LEVEL: &str = "SG0037";
 /// A key that has no effect beside another.
 pub(crate) const NO_EFFECT: &str = "SG0039";
+/// Both a policy's path and bundles.
+pub(crate) const PATH_AND_BUNDLES: &str = "SG0246";
+/// A bundle with both or neither of `path` and `url`.
+pub(crate) const BUNDLE_ORIGIN: &str = "SG0247";
+/// A bundle's URL that cannot be asked, or that nobody is trusted for.
+pub(crate) const BUNDLE_URL: &str = "SG0248";

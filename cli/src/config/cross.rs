@@ -31,10 +31,35 @@ pub(super) fn check(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     let what = "is the name of two listeners";
     unique(lowering, listener_names, codes::DUPLICATE_NAME, what);
 
+    bundles(raw, lowering);
     addresses(raw, lowering);
     directories(raw, lowering);
     components(raw, lowering);
     identities(raw, lowering);
+}
+
+fn bundles(raw: &RawConfig, lowering: &mut Lowering<'_>) {
+    let Some(Table(policy)) = &raw.policy else {
+        return;
+    };
+    let names = policy.bundle.iter().enumerate().filter_map(|(index, raw)| {
+        let name = raw.0.name.as_deref()?;
+        Some((name, Key::bundle(index).child("name")))
+    });
+    let what = "is the name of two bundles";
+    unique(lowering, names, codes::DUPLICATE_NAME, what);
+    if policy.path.is_some() && !policy.bundle.is_empty() {
+        let keys = lowering.keys();
+        let problem = Diagnostic::new(
+            codes::PATH_AND_BUNDLES,
+            "`policy.path` together with `[[policy.bundle]]`",
+            keys.value(&Key::of("policy").child("path")),
+        )
+        .label("a policy is either this")
+        .related(keys.value(&Key::bundle(0)), "or this")
+        .help("remove the path, or make it a bundle of its own with `path`");
+        lowering.report(problem);
+    }
 }
 
 /// Port 0 is left to the system, so it clashes with nothing.

@@ -44,6 +44,11 @@ impl Key {
         Self::of("svid_file").item(index)
     }
 
+    /// The bundle at `index`, counted from 0 in file order.
+    pub(crate) fn bundle(index: usize) -> Self {
+        Self::of("policy").child("bundle").item(index)
+    }
+
     /// The key `name` of the table that this key stands for.
     pub(crate) fn child(&self, name: &str) -> Self {
         self.with(Segment::Name(name.to_owned()))

@@ -1,5 +1,6 @@
 //! From the raw configuration to the typed one, collecting every problem on the way.
 
+mod bundles;
 mod decision_log;
 
 use std::borrow::Borrow;
@@ -208,8 +209,13 @@ impl Lowering<'_> {
         };
         let base = self.base;
         let longest = Duration::from_secs(5);
+        let has_bundles = !raw.bundle.is_empty() || self.is_faulty(&at.child("bundle"));
         Policy {
-            path: self.required(raw.path, at.child("path"), values::path(base)),
+            path: match has_bundles {
+                true => self.optional(raw.path, at.child("path"), values::path(base)),
+                false => self.required(raw.path, at.child("path"), values::path(base)),
+            },
+            bundles: self.each(raw.bundle, Key::bundle, Self::bundle),
             entrypoint: self
                 .optional(raw.entrypoint, at.child("entrypoint"), values::entrypoint)
                 .unwrap_or(default.entrypoint),

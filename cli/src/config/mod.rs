@@ -28,9 +28,9 @@ use std::sync::Arc;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use key::Key;
 pub(crate) use model::{
-    AccessLogOutput, Admin, Component, Config, Credentials, DecisionLogOutput, Embedded, Entry,
-    Identity, IdentitySource, Listener, Log, LogFormat, Notify, Policy, Proxy, Receiver, SvidFile,
-    Target, Timeouts, WorkloadApi,
+    AccessLogOutput, Admin, BundleOrigin, BundleServer, Component, Config, Credentials,
+    DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Listener, Log, LogFormat, Notify,
+    Policy, PolicyBundle, Proxy, Receiver, SvidFile, Target, Timeouts, WorkloadApi,
 };
 
 pub(crate) use values::{jwt_svid_ttl, svid_ttl, upstream_authority};

@@ -13,6 +13,7 @@ use http::{HeaderName, Uri};
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
 pub(crate) use sidegate_identity::svid_file::Notify;
+use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_proxy::Timeouts;
 use spiffe::{SpiffeId, TrustDomain};
@@ -103,12 +104,59 @@ pub(crate) struct Admin {
 /// `[policy]`: which Rego decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// A Rego file or a directory of them; `None` is the stock policy.
+    /// A Rego file or a directory of them; `None` is the stock policy, or the bundles.
     pub(crate) path: Option<PathBuf>,
+    /// In file order; names are unique. None where there is a path.
+    pub(crate) bundles: Vec<PolicyBundle>,
     /// The rule that decides, as `package/path/rule` below `data`.
     pub(crate) entrypoint: String,
     /// How long one decision may take before it counts as a denial.
     pub(crate) timeout: Duration,
+}
+
+/// `[[policy.bundle]]`: an OPA bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyBundle {
+    pub(crate) name: String,
+    pub(crate) origin: BundleOrigin,
+    /// Without it, the bundle must not be signed.
+    pub(crate) verification: Option<BundleVerification>,
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BundleOrigin {
+    /// A directory, or a gzip tarball.
+    Path(PathBuf),
+    /// A server.
+    Server(BundleServer),
+}
+
+/// A server with a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BundleServer {
+    /// `http` or `https`, with a host.
+    pub(crate) url: Uri,
+    /// A file with the bearer token to show.
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM: whom to trust; there with `https` only.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) polling: Polling,
+    /// Whether the last good bundle is kept in the state directory.
+    pub(crate) persist: bool,
+}
+
+/// How a bundle must be signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BundleVerification {
+    /// A file with a public key, a certificate or a secret.
+    pub(crate) key: PathBuf,
+    pub(crate) algorithm: SignatureAlgorithm,
+    /// What the signature may call its key.
+    pub(crate) key_id: Option<String>,
+    pub(crate) scope: String,
+    /// Patterns of files that need not be signed.
+    pub(crate) exclude: Vec<String>,
 }
 
 /// `[proxy]`.
@@ -304,6 +352,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             path: None,
+            bundles: Vec::new(),
             entrypoint: "envoy/authz/allow".to_owned(),
             timeout: Duration::from_millis(50),
         }

@@ -83,6 +83,27 @@ pub(super) struct RawPolicy {
     pub(super) path: Option<String>,
     pub(super) entrypoint: Option<String>,
     pub(super) timeout: Option<String>,
+    #[serde(default)]
+    pub(super) bundle: Vec<Table<RawBundle>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBundle {
+    pub(super) name: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) min_poll: Option<String>,
+    pub(super) max_poll: Option<String>,
+    pub(super) long_poll: Option<String>,
+    pub(super) persist: Option<bool>,
+    pub(super) verification_key: Option<String>,
+    pub(super) verification_algorithm: Option<String>,
+    pub(super) verification_key_id: Option<String>,
+    pub(super) verification_scope: Option<String>,
+    pub(super) verification_exclude: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

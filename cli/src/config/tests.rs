@@ -9,10 +9,16 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use nix::sys::signal::Signal;
 
-use super::model::{BroughtFiles, DecisionLog, FileOptions, Notify, UploadOptions};
+use http::Uri;
+use sidegate_policy::bundle::Polling;
+
+use super::model::{
+    BroughtFiles, BundleVerification, DecisionLog, FileOptions, Notify, UploadOptions,
+};
 use super::raw::{
-    RawAdmin, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry, RawIdentity,
-    RawListener, RawLog, RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
+    RawIdentity, RawListener, RawLog, RawPolicy, RawProxy, RawSvidFile, RawTimeouts,
+    RawWorkloadApi,
 };
 use super::*;
 
@@ -96,7 +102,8 @@ fn every_code_is_shown_by_a_golden_text_and_has_one_meaning() {
             continue;
         };
         let code = code.trim_end_matches("\";");
-        assert!(("SG0010"..="SG0049").contains(&code), "{code}");
+        let is_ours = ("SG0010"..="SG0049").contains(&code);
+        assert!(is_ours || ("SG0230"..="SG0249").contains(&code), "{code}");
         assert!(seen.insert(code), "{code} is used twice");
         // These two are of the file as a whole and never stand beside a caret.
         if ![codes::UNREADABLE, codes::INVALID].contains(&code) {
@@ -169,6 +176,7 @@ fn what_is_left_out_has_the_documented_default() {
         },
         policy: Policy {
             path: None,
+            bundles: Vec::new(),
             entrypoint: "envoy/authz/allow".to_owned(),
             timeout: Duration::from_millis(50),
         },
@@ -307,6 +315,7 @@ fn what_is_written_is_what_is_used() {
         },
         policy: Policy {
             path: Some(PathBuf::from("folder/policies")),
+            bundles: Vec::new(),
             entrypoint: "a/b".to_owned(),
             timeout: Duration::from_secs(5),
         },
@@ -415,6 +424,91 @@ fn what_is_left_out_of_a_decision_log_has_the_documented_default() {
 }
 
 #[test]
+fn bundles_are_as_they_are_written_or_by_default() {
+    let text = format!(
+        r#"{SMALLEST}
+        [policy]
+        timeout = "1s"
+        [[policy.bundle]]
+        name = "authz"
+        url = "https://bundles.example:8443/bundles/authz?tenant=a"
+        token_file = "token"
+        ca_file = "/etc/ca.pem"
+        min_poll = "100ms"
+        max_poll = "24h"
+        long_poll = "10m"
+        persist = true
+        verification_key = "key.pem"
+        verification_algorithm = "ES384"
+        verification_key_id = "one"
+        verification_scope = "write"
+        verification_exclude = ["*.md"]
+        [[policy.bundle]]
+        name = "rest"
+        url = "http://127.0.0.1:8080/rest.tar.gz"
+        min_poll = "5m"
+        [[policy.bundle]]
+        name = "data"
+        path = "data"
+        verification_key = "key.pem"
+        "#
+    );
+    let (config, _) = parse(Path::new("folder/sidegate.toml"), &text).unwrap();
+    let verification = |algorithm: &str| BundleVerification {
+        key: PathBuf::from("folder/key.pem"),
+        algorithm: algorithm.parse().unwrap(),
+        key_id: None,
+        scope: String::new(),
+        exclude: Vec::new(),
+    };
+    let expected = [
+        PolicyBundle {
+            name: "authz".to_owned(),
+            origin: BundleOrigin::Server(BundleServer {
+                url: Uri::from_static("https://bundles.example:8443/bundles/authz?tenant=a"),
+                token_file: Some(PathBuf::from("folder/token")),
+                ca_file: Some(PathBuf::from("/etc/ca.pem")),
+                polling: Polling {
+                    min: Duration::from_millis(100),
+                    max: Duration::from_secs(24 * 3600),
+                    long_poll: Some(Duration::from_secs(600)),
+                },
+                persist: true,
+            }),
+            verification: Some(BundleVerification {
+                key_id: Some("one".to_owned()),
+                scope: "write".to_owned(),
+                exclude: vec!["*.md".to_owned()],
+                ..verification("ES384")
+            }),
+        },
+        PolicyBundle {
+            name: "rest".to_owned(),
+            origin: BundleOrigin::Server(BundleServer {
+                url: Uri::from_static("http://127.0.0.1:8080/rest.tar.gz"),
+                token_file: None,
+                ca_file: None,
+                polling: Polling {
+                    min: Duration::from_secs(300),
+                    max: Duration::from_secs(300),
+                    long_poll: None,
+                },
+                persist: false,
+            }),
+            verification: None,
+        },
+        PolicyBundle {
+            name: "data".to_owned(),
+            origin: BundleOrigin::Path(PathBuf::from("folder/data")),
+            verification: Some(verification("RS256")),
+        },
+    ];
+    assert_eq!(config.policy.bundles, expected);
+    assert_eq!(config.policy.path, None);
+    assert_eq!(config.policy.timeout, Duration::from_secs(1));
+}
+
+#[test]
 fn a_lifetime_on_the_command_line_is_in_whole_seconds_and_in_range() {
     assert_eq!(svid_ttl("10s"), Ok(Duration::from_secs(10)));
     assert_eq!(svid_ttl("10s 1000ms"), Ok(Duration::from_secs(11)));
@@ -512,6 +606,7 @@ fn every_key_is_documented_under_its_section() {
         ("[workload_api]", keys_of::<RawWorkloadApi>()),
         ("[admin]", keys_of::<RawAdmin>()),
         ("[policy]", keys_of::<RawPolicy>()),
+        ("[[policy.bundle]]", keys_of::<RawBundle>()),
         ("[proxy]", keys_of::<RawProxy>()),
         ("[[component]]", keys_of::<RawComponent>()),
         ("[[listener]]", keys_of::<RawListener>()),
@@ -531,7 +626,7 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let own = ["entry", "timeouts", "embedded"].contains(&key.as_str());
+            let own = ["entry", "timeouts", "embedded", "bundle"].contains(&key.as_str());
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");
         }

@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, Uri};
 use nix::sys::signal::Signal;
+use sidegate_policy::bundle::SignatureAlgorithm;
 use spiffe::{SpiffeId, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
@@ -378,6 +379,44 @@ pub(super) fn log_level(text: &str) -> Result<String, Problem> {
         }
     }
     Ok(text.to_owned())
+}
+
+/// Where a bundle is fetched.
+pub(super) fn bundle_url(text: &str) -> Result<Uri, Problem> {
+    let refused = |label: &str| {
+        Problem::new(codes::BUNDLE_URL, "is not the URL of a bundle", label)
+            .help("write it like \"https://bundles.example/bundles/authz.tar.gz\"")
+    };
+    let uri: Uri = text.parse().map_err(|_| refused("is not a URL"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(refused("must begin with `https://` or `http://`"));
+    }
+    if text.contains('#') {
+        return Err(refused("must not have a fragment"));
+    }
+    match uri.authority() {
+        Some(authority) if authority.as_str().contains('@') => {
+            Err(refused("must not hold a user: use `token_file`"))
+        }
+        Some(authority) if is_host(authority.host()) => Ok(uri),
+        _ => Err(refused("the host is neither an IP address nor a name")),
+    }
+}
+
+/// How often a bundle is asked for: the limits keep a slip of the pen from becoming an attack, or
+/// a policy from growing old unseen.
+pub(super) fn poll(text: &str) -> Result<Duration, Problem> {
+    duration(Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60))(text)
+}
+
+/// How long a server may wait: what is in between ends idle connections after some minutes.
+pub(super) fn long_poll(text: &str) -> Result<Duration, Problem> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
+    lifetime(range)(text)
+}
+
+pub(super) fn signature_algorithm(text: &str) -> Result<SignatureAlgorithm, Problem> {
+    one_of(text, &SignatureAlgorithm::ALL.map(|it| (it.name(), it)))
 }
 
 /// A label such as `hello-1`.

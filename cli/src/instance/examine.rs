@@ -19,7 +19,7 @@ use super::components::{Loaded, load_each};
 use super::socket::{BoundSocket, Purpose, short_enough};
 use super::status::{self, seconds};
 use super::{
-    Found, StateDirectory, decision_log, health, identity, listeners, load_policy, refused,
+    Found, StateDirectory, decision_log, examine_policy, health, identity, listeners, refused,
 };
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{Category, Check, authority, counted, kept_authority};
@@ -70,7 +70,7 @@ pub(crate) async fn examine(
         Category::new("state", examination.state(looked)),
         Category::new("identity", examination.identity(entries)),
         Category::new("workload API", examination.workload_api()),
-        Category::new("policy", examination.policy()),
+        Category::new("policy", examination.policy().await),
         Category::new("decision log", examination.decision_log()),
         Category::new("listeners", listeners),
         Category::new("components", components(loaded)),
@@ -201,13 +201,11 @@ impl Examination<'_> {
         self.socket(Purpose::WorkloadApi, socket)
     }
 
-    fn policy(&self) -> Vec<Check> {
-        let policy = load_policy(self.config, Some(self.source));
-        let detail = match (&policy, &self.config.policy.path) {
-            (Ok(policy), _) => status::policy(status::policy_path(self.config), policy).summary(),
-            (Err(_), path) => path
-                .as_ref()
-                .map_or_else(String::new, |it| it.display().to_string()),
+    async fn policy(&self) -> Vec<Check> {
+        let policy = examine_policy(self.config, self.source).await;
+        let detail = match &policy {
+            Ok(policy) => status::policy(status::policy_origin(self.config), policy).summary(),
+            Err(_) => status::policy_origin(self.config).unwrap_or_default(),
         };
         Check::ok("policy", "policy can decide", detail).unless(policy)
     }

@@ -16,12 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sidegate_identity::clock::Clock;
-use sidegate_policy::{Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources};
+use sidegate_policy::decision_log::DecisionLog;
+use sidegate_policy::{
+    Evaluator, Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources,
+};
 use sidegate_proxy::{PolicySwap, PreparedGeneration};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::bundles::{BundleSources, Update};
 use super::status::{self, seconds};
 use crate::admin::{PolicyFacts, RefusedSources};
 use crate::failure::chain;
@@ -46,9 +50,24 @@ pub(super) struct PolicyParts {
     /// Those of the first generation.
     pub(super) options: PolicyOptions,
     pub(super) path: Option<String>,
-    pub(super) decisions: PolicyMetrics,
+    pub(super) evaluators: EvaluatorParts,
     pub(super) metrics: GenerationMetrics,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What every evaluator gets.
+#[derive(Clone)]
+pub(super) struct EvaluatorParts {
+    pub(super) decisions: PolicyMetrics,
+    pub(super) log: Option<DecisionLog>,
+}
+
+/// Where the policy comes from, and what tells of changes there.
+pub(super) enum PolicyOrigin {
+    /// It comes with the binary, and never changes.
+    Stock,
+    Files(PolicyFiles),
+    Bundles(BundleSources),
 }
 
 /// A policy that decides or has decided.
@@ -84,6 +103,17 @@ pub(crate) enum ChangeError {
     NoPrevious,
 }
 
+impl EvaluatorParts {
+    /// An evaluator that counts its decisions, and logs them where that is configured.
+    pub(super) fn evaluator(&self, policy: &Policy) -> Result<Evaluator, PolicyError> {
+        let evaluator = policy.evaluator(&self.decisions)?;
+        Ok(match &self.log {
+            Some(log) => evaluator.with_decision_log(log.clone()),
+            None => evaluator,
+        })
+    }
+}
+
 impl PolicyManager {
     /// Takes over from the start: `policy` decides already.
     pub(super) fn new(policy: Policy, parts: PolicyParts, swap: PolicySwap) -> Self {
@@ -107,12 +137,13 @@ impl PolicyManager {
         }
     }
 
-    /// Follows the files, and counts decisions, until told to stop.
-    pub(super) async fn run(self: Arc<Self>, files: Option<PolicyFiles>, stop: CancellationToken) {
+    /// Follows where the policy comes from, and counts decisions, until told to stop.
+    pub(super) async fn run(self: Arc<Self>, origin: PolicyOrigin, stop: CancellationToken) {
         let follow = async {
-            match files {
-                Some(files) => files.follow(&self).await,
-                None => std::future::pending().await,
+            match origin {
+                PolicyOrigin::Stock => std::future::pending().await,
+                PolicyOrigin::Files(files) => files.follow(&self).await,
+                PolicyOrigin::Bundles(bundles) => self.follow(bundles).await,
             }
         };
         tokio::select! {
@@ -120,6 +151,21 @@ impl PolicyManager {
             () = follow => {}
             () = self.count() => {}
         }
+    }
+
+    /// Makes each newer bundle part of the policy.
+    async fn follow(&self, mut bundles: BundleSources) {
+        while let Some(Update {
+            sources,
+            acceptance,
+        }) = bundles.next().await
+        {
+            match self.apply(sources).await {
+                Ok(_) => acceptance.accept(),
+                Err(error) => acceptance.refuse(error.code(), error),
+            }
+        }
+        std::future::pending().await
     }
 
     /// Makes sources the policy, and tells the generation that decides then. Sources that decide
@@ -137,13 +183,13 @@ impl PolicyManager {
             let known = [Some(&state.current), given_up].map(|it| it.map(|it| it.policy.clone()));
             (known, self.next(&state))
         };
-        let (swap, decisions) = (self.swap.clone(), self.parts.decisions.clone());
+        let (swap, parts) = (self.swap.clone(), self.parts.evaluators.clone());
         let loaded = spawn_blocking(move || {
             if known.iter().flatten().any(|it| *it.sources() == sources) {
                 return Ok(None);
             }
             let policy = Policy::load(sources, &options)?;
-            let prepared = swap.prepare(&policy, &decisions)?;
+            let prepared = swap.prepare(|| parts.evaluator(&policy))?;
             Ok::<_, PolicyError>(Some((policy, prepared)))
         });
         let (policy, prepared) = match flat(loaded.await) {
@@ -197,9 +243,9 @@ impl PolicyManager {
             (previous, self.next(&state))
         };
         let policy = previous.policy.as_generation(options.generation);
-        let (swap, decisions) = (self.swap.clone(), self.parts.decisions.clone());
+        let (swap, parts) = (self.swap.clone(), self.parts.evaluators.clone());
         let prepared = spawn_blocking(move || {
-            let prepared = swap.prepare(&policy, &decisions)?;
+            let prepared = swap.prepare(|| parts.evaluator(&policy))?;
             Ok::<_, PolicyError>((policy, prepared))
         });
         let (policy, prepared) = flat(prepared.await)?;
@@ -234,7 +280,7 @@ impl PolicyManager {
     ) {
         let number = generation.policy.generation();
         // Decisions from here on are after the change.
-        let decisions = self.parts.decisions.ingress_decisions().into();
+        let decisions = self.parts.evaluators.decisions.ingress_decisions().into();
         let retired = self.swap.swap(prepared).await;
         drop(spawn_blocking(move || drop(retired)));
         self.parts.metrics.loaded(number);
@@ -271,7 +317,7 @@ impl PolicyManager {
     async fn count(&self) {
         loop {
             tokio::time::sleep(COUNTED).await;
-            let decisions = self.parts.decisions.ingress_decisions().into();
+            let decisions = self.parts.evaluators.decisions.ingress_decisions().into();
             let mut state = self.state();
             let generation = state.current.policy.generation();
             if let Some(jump) = state.denials.tick(decisions) {

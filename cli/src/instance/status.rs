@@ -92,10 +92,16 @@ pub(super) fn policy(path: Option<String>, policy: &Policy) -> PolicyFacts {
     }
 }
 
-/// Where the policy is, unless it is the stock policy.
-pub(super) fn policy_path(config: &Config) -> Option<String> {
-    let path = config.policy.path.as_ref();
-    path.map(|path| path.display().to_string())
+/// Where the policy comes from; `None` is the stock policy.
+pub(super) fn policy_origin(config: &Config) -> Option<String> {
+    let policy = &config.policy;
+    let names: Vec<&str> = policy.bundles.iter().map(|it| it.name.as_str()).collect();
+    match (&policy.path, names.as_slice()) {
+        (Some(path), _) => Some(path.display().to_string()),
+        (None, []) => None,
+        (None, [name]) => Some(format!("bundle {name}")),
+        (None, names) => Some(format!("bundles {}", names.join(", "))),
+    }
 }
 
 /// An SVID counts from a little before it is issued.

@@ -117,11 +117,12 @@ impl EventBuilder {
             trace_id,
             span_id,
             bundles: policy
+                .sources()
                 .bundles()
                 .iter()
-                .map(|(name, revision)| {
-                    let revision = revision.clone();
-                    (name.clone(), BundleInfo { revision })
+                .map(|bundle| {
+                    let revision = bundle.revision.clone();
+                    (bundle.name.clone(), BundleInfo { revision })
                 })
                 .collect(),
             path: policy.status().entrypoint.clone(),

@@ -68,15 +68,6 @@ impl Record {
     }
 }
 
-impl Answer {
-    pub(crate) fn none() -> Self {
-        Self {
-            value: Value::Undefined,
-            evaluation: None,
-        }
-    }
-}
-
 impl HeadCopy {
     pub(crate) fn of(head: &Parts) -> Self {
         let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);

@@ -72,10 +72,14 @@ fn policy(generation: u64, modules: &[&str]) -> Policy {
     let options = PolicyOptions {
         decision_timeout: Duration::from_secs(30),
         generation,
-        bundles: BTreeMap::from([("authz".to_owned(), format!("r{generation}"))]),
         ..PolicyOptions::default()
     };
-    Policy::load(PolicySources::from_modules(named).unwrap(), &options).unwrap()
+    let bundle = BundleRevision {
+        name: "authz".to_owned(),
+        revision: format!("r{generation}"),
+    };
+    let sources = PolicySources::from_modules(named).unwrap().of_bundle(bundle);
+    Policy::load(sources, &options).unwrap()
 }
 
 fn evaluator(policy: &Policy, log: &DecisionLog) -> Evaluator {

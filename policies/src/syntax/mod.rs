@@ -45,18 +45,19 @@ pub(crate) struct DeclaredRule {
 }
 
 /// One module's names and rules.
-struct Module<'a> {
-    file: &'a str,
-    text: &'a str,
-    package: RulePath,
+pub(crate) struct Module<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) package: RulePath,
+    pub(crate) imports: &'a [Json],
     /// Import aliases and what they stand for, `data` or `input` included.
-    aliases: BTreeMap<String, Vec<String>>,
-    rules: &'a [Json],
+    pub(crate) aliases: BTreeMap<String, Vec<String>>,
+    pub(crate) rules: &'a [Json],
 }
 
 /// The syntax trees of all modules.
 pub(crate) struct Syntax<'a> {
-    modules: Vec<Module<'a>>,
+    pub(crate) modules: Vec<Module<'a>>,
 }
 
 impl<'a> Syntax<'a> {
@@ -73,6 +74,7 @@ impl<'a> Syntax<'a> {
                     .pointer("/package/refr")
                     .map(fixed_path)
                     .unwrap_or_default(),
+                imports,
                 aliases: imports
                     .iter()
                     .filter_map(|import| alias(import, &source.text))
@@ -120,11 +122,11 @@ fn is_identifier(name: &str) -> bool {
     first && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
-fn items(list: &Json) -> &[Json] {
+pub(crate) fn items(list: &Json) -> &[Json] {
     list.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn declared(module: &Module<'_>, rule: &Json) -> Option<DeclaredRule> {
+pub(crate) fn declared(module: &Module<'_>, rule: &Json) -> Option<DeclaredRule> {
     let (reference, kind) = if let Some(default) = rule.get("Default") {
         let arguments = default.get("args").map(items).unwrap_or_default();
         let kind = if arguments.is_empty() {
@@ -162,7 +164,7 @@ fn declared(module: &Module<'_>, rule: &Json) -> Option<DeclaredRule> {
 
 /// The alias of an import and its target; the text of an alias is only in the
 /// source.
-fn alias(import: &Json, text: &str) -> Option<(String, Vec<String>)> {
+pub(crate) fn alias(import: &Json, text: &str) -> Option<(String, Vec<String>)> {
     let target = whole_path(import.get("refr")?)?;
     let root = target.first()?;
     if root != "data" && root != "input" {
@@ -176,12 +178,12 @@ fn alias(import: &Json, text: &str) -> Option<(String, Vec<String>)> {
 }
 
 /// A place in the module's text, in bytes.
-fn offset(span: &Json, name: &str) -> Option<usize> {
+pub(crate) fn offset(span: &Json, name: &str) -> Option<usize> {
     usize::try_from(span.get(name)?.as_u64()?).ok()
 }
 
 /// The components of a reference that is fixed throughout, e.g. `a.b["c"]`.
-fn whole_path(expression: &Json) -> Option<Vec<String>> {
+pub(crate) fn whole_path(expression: &Json) -> Option<Vec<String>> {
     if let Some(variable) = expression.get("Var") {
         return Some(vec![variable.get("value")?.as_str()?.to_owned()]);
     }
@@ -203,7 +205,7 @@ fn whole_path(expression: &Json) -> Option<Vec<String>> {
 }
 
 /// The components of a reference up to the first that is not fixed.
-fn fixed_path(expression: &Json) -> Vec<String> {
+pub(crate) fn fixed_path(expression: &Json) -> Vec<String> {
     if let Some(path) = whole_path(expression) {
         return path;
     }

@@ -1,0 +1,126 @@
+//! What is known of each bundle, for whoever asks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use sidegate_policy::bundle::{Bundle, BundleError};
+use tokio::sync::watch;
+
+use crate::failure::chain;
+
+/// Tells the time.
+pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// One bundle as it is. Times are seconds since 1970.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct BundleStatus {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// What the manifest of the one in use says; empty, it says nothing.
+    pub(crate) revision: String,
+    /// What the server calls the one in use.
+    pub(crate) etag: Option<String>,
+    /// Whether the one in use was kept from an earlier run, and not yet confirmed by the server.
+    pub(crate) kept: bool,
+    /// When it was last read, or the server last answered, whether or not there was a newer one.
+    pub(crate) last_success: Option<u64>,
+    /// When the one in use was put to use.
+    pub(crate) last_activation: Option<u64>,
+    /// Why there may be a newer one that is not in use; `None` while all is well.
+    pub(crate) error: Option<BundleFailure>,
+}
+
+/// What went wrong last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct BundleFailure {
+    /// The stable diagnostic code.
+    pub(crate) code: &'static str,
+    /// The error with its causes.
+    pub(crate) message: String,
+}
+
+/// Asks for the bundles' status, and for a new look at them. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct BundleHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) refresh: watch::Sender<()>,
+}
+
+/// The bundles in use, in the order of the configuration, and the time.
+pub(super) struct Shared {
+    slots: Mutex<Vec<Slot>>,
+    clock: Clock,
+}
+
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) bundle: Option<Arc<Bundle>>,
+    pub(super) status: BundleStatus,
+}
+
+impl BundleHandle {
+    /// The bundles in the order of the configuration.
+    #[must_use]
+    pub(crate) fn status(&self) -> Vec<BundleStatus> {
+        let slots = self.shared.slots();
+        slots.iter().map(|slot| slot.status.clone()).collect()
+    }
+
+    /// Reads directories and files again, and asks servers now. What has changed comes as an
+    /// [`Update`](super::set::Update).
+    pub(crate) fn refresh(&self) {
+        self.refresh.send_replace(());
+    }
+}
+
+impl Shared {
+    pub(super) fn new(names: impl Iterator<Item = String>, clock: Clock) -> Self {
+        let slots = names.map(|name| Slot {
+            bundle: None,
+            status: BundleStatus {
+                name,
+                ..BundleStatus::default()
+            },
+        });
+        Self {
+            slots: Mutex::new(slots.collect()),
+            clock,
+        }
+    }
+
+    pub(super) fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of one bundle, at this moment.
+    pub(super) fn change(&self, index: usize, change: impl FnOnce(&mut Slot, u64)) {
+        let now = (self.clock)().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        if let Some(slot) = self.slots().get_mut(index) {
+            change(slot, now);
+        }
+    }
+
+    /// The bundle in use.
+    pub(super) fn current(&self, index: usize) -> Option<Arc<Bundle>> {
+        self.slots().get(index)?.bundle.clone()
+    }
+
+    /// Notes, and logs, what went wrong.
+    pub(super) fn failed(&self, index: usize, error: &BundleError) {
+        let failure = BundleFailure {
+            code: error.code(),
+            message: chain(error),
+        };
+        self.change(index, |slot, _| {
+            tracing::warn!(
+                code = failure.code,
+                bundle = slot.status.name,
+                error = failure.message,
+                "the bundle is not renewed",
+            );
+            slot.status.error = Some(failure);
+        });
+    }
+}
