@@ -8,11 +8,13 @@
     reason = "this is a test harness: whatever goes wrong in it fails the test"
 )]
 
+mod opa_envoy_plugin;
 mod process;
 mod sidegate;
 mod tools;
 mod wait;
 
+pub use opa_envoy_plugin::OpaEnvoyPlugin;
 pub use process::{Output, Running};
 pub use sidegate::{Demo, Listener, Ready, Sidegate};
 pub use tools::{Tool, guest, root, sidegate, skip, tool};

@@ -22,8 +22,10 @@ pub enum Tool {
     GoClient,
     /// spiffe-helper 0.11.
     SpiffeHelper,
-    /// OPA 1.22.
+    /// OPA.
     Opa,
+    /// OPA with its Envoy plugin.
+    OpaEnvoyPlugin,
     /// strace.
     Strace,
     /// mount, of util-linux.
@@ -41,6 +43,7 @@ impl Tool {
             Self::GoClient => "SIDEGATE_TEST_GO_CLIENT",
             Self::SpiffeHelper => "SIDEGATE_TEST_SPIFFE_HELPER",
             Self::Opa => "SIDEGATE_TEST_OPA",
+            Self::OpaEnvoyPlugin => "SIDEGATE_TEST_OPA_ENVOY",
             Self::Strace => "SIDEGATE_TEST_STRACE",
             Self::Mount => "SIDEGATE_TEST_MOUNT",
         }
@@ -56,6 +59,7 @@ impl Tool {
             Self::GoClient => "spiffe-client",
             Self::SpiffeHelper => "spiffe-helper",
             Self::Opa => "opa",
+            Self::OpaEnvoyPlugin => "opa-envoy-plugin",
             Self::Strace => "strace",
             Self::Mount => "mount",
         }

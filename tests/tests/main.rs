@@ -24,6 +24,8 @@ mod generations;
 mod go_spiffe;
 mod jwt;
 mod mtls;
+mod opa_envoy;
+mod opa_eval;
 mod policy;
 mod policy_commands;
 mod rotation;

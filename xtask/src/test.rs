@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context;
 
@@ -33,7 +34,7 @@ pub(crate) fn run_all(only: Option<&str>) -> anyhow::Result<()> {
         skipped.push(format!("tests with {}: {}", tool.name, tool.advice));
     }
     step("release build", || run(&mut cargo(["build", "--release"])))?;
-    step("unit tests", || unit_tests(only))?;
+    step("unit tests", || unit_tests(only, &tools))?;
     step("black-box tests", || {
         black_box_tests(only, &tools, &mut skipped)
     })?;
@@ -54,7 +55,7 @@ fn dependencies(skipped: &mut Vec<String>) -> anyhow::Result<()> {
         return Ok(());
     };
     // The advisories' database is not to be had on every machine.
-    let mut command = std::process::Command::new(deny);
+    let mut command = Command::new(deny);
     command.current_dir(root());
     run(command.args([
         "--log-level",
@@ -66,7 +67,7 @@ fn dependencies(skipped: &mut Vec<String>) -> anyhow::Result<()> {
     ]))
 }
 
-fn unit_tests(only: Option<&str>) -> anyhow::Result<()> {
+fn unit_tests(only: Option<&str>, tools: &[Tool]) -> anyhow::Result<()> {
     let mut command = cargo([
         "test",
         "--workspace",
@@ -74,7 +75,9 @@ fn unit_tests(only: Option<&str>) -> anyhow::Result<()> {
         "sidegate-tests",
         "--quiet",
     ]);
-    run(command.arg("--").args(only))
+    command.arg("--").args(only);
+    name_tools(&mut command, tools);
+    run(&mut command)
 }
 
 fn black_box_tests(
@@ -94,12 +97,17 @@ fn black_box_tests(
             root().join("target/release/sidegate"),
         )
         .env("SIDEGATE_TEST_SKIPPED", &list);
-    for tool in tools {
-        let path = tool.path.as_deref().unwrap_or(Path::new(""));
-        command.env(tool.variable, path);
-    }
+    name_tools(&mut command, tools);
     run(&mut command)?;
     let lines = fs::read_to_string(&list).unwrap_or_default();
     skipped.extend(lines.lines().map(ToOwned::to_owned));
     Ok(())
+}
+
+/// Tells the tests where everything is; what is missing has an empty path.
+fn name_tools(command: &mut Command, tools: &[Tool]) {
+    for tool in tools {
+        let path = tool.path.as_deref().unwrap_or(Path::new(""));
+        command.env(tool.variable, path);
+    }
 }

@@ -12,9 +12,9 @@ use crate::step::{cargo, output_of, run};
 const ENVOY: &str = "1.40.0";
 const PY_SPIFFE: &str = "0.3.2";
 const CARGO_DENY: &str = "0.20.2";
-const GO_ADVICE: &str = "needs Go 1.25 or newer, and a module proxy";
+const GO_ADVICE: &str = "needs Go 1.26 or newer, and a module proxy";
 
-/// A program that the tests may need.
+/// A program, or a folder, that the tests may need.
 pub(crate) struct Tool {
     /// The variable that tells the tests where it is.
     pub(crate) variable: &'static str,
@@ -67,6 +67,24 @@ pub(crate) fn provide() -> Vec<Tool> {
             variable: "SIDEGATE_TEST_SPIFFE_HELPER",
             name: "spiffe-helper",
             path: go::spiffe_helper(),
+            advice: GO_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_OPA",
+            name: "opa",
+            path: go::opa(),
+            advice: GO_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_OPA_ENVOY",
+            name: "opa-envoy-plugin",
+            path: go::opa_envoy_plugin(),
+            advice: GO_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_OPA_CASES",
+            name: "OPA's own test cases",
+            path: go::opa_cases(),
             advice: GO_ADVICE,
         },
         Tool {

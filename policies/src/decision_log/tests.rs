@@ -74,11 +74,13 @@ fn policy(generation: u64, modules: &[&str]) -> Policy {
         generation,
         ..PolicyOptions::default()
     };
-    let bundle = BundleRevision {
+    let bundle = crate::sources::BundleRevision {
         name: "authz".to_owned(),
         revision: format!("r{generation}"),
     };
-    let sources = PolicySources::from_modules(named).unwrap().of_bundle(bundle);
+    let sources = PolicySources::from_modules(named)
+        .unwrap()
+        .of_bundle(bundle);
     Policy::load(sources, &options).unwrap()
 }
 

@@ -79,8 +79,16 @@ impl ConnectionFacts {
     pub(crate) fn document(&self) -> Value {
         let mut attributes = constant_attributes();
         set(&mut attributes, &"source".into(), self.source.clone());
-        set(&mut attributes, &"destination".into(), self.destination.clone());
-        set(&mut attributes, &"tlsSession".into(), self.tls_session.clone());
+        set(
+            &mut attributes,
+            &"destination".into(),
+            self.destination.clone(),
+        );
+        set(
+            &mut attributes,
+            &"tlsSession".into(),
+            self.tls_session.clone(),
+        );
         let extensions = self.context_extensions.clone();
         set(&mut attributes, &"contextExtensions".into(), extensions);
         let mut document = Members::from([

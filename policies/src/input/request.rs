@@ -9,7 +9,9 @@ use regorus::Value;
 
 use super::connection::ConnectionFacts;
 use super::read_set::{Field, ReadSet};
-use super::{InputError, Members, constant_attributes, set, set_number, set_string, string, url, version};
+use super::{
+    InputError, Members, constant_attributes, set, set_number, set_string, string, url, version,
+};
 
 /// A request as the proxy knows it before it reads a body.
 #[derive(Debug)]

@@ -7,10 +7,10 @@
 use regorus::Value;
 use regorus::value::Object;
 
-use super::{Members, constant_attributes};
 use super::connection::ConnectionFacts;
 use super::read_set::{Field, ReadSet};
 use super::request::{ConnectionPart, InputKeys, RequestFacts};
+use super::{Members, constant_attributes};
 
 /// A document and its places, each with the key that leads to it.
 pub(crate) struct Template {

@@ -28,6 +28,11 @@ impl Bootstrap {
             .replace("port_value: 9901", "port_value: 0")
     }
 
+    /// One of the test's own making.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The same with another text in one place.
     pub(crate) fn replace(self, old: &str, new: &str) -> Self {
         assert_eq!(self.0.matches(old).count(), 1, "`{old}` is in one place");

@@ -10,24 +10,51 @@ use aws_lc_rs::digest;
 
 use super::{attempt, folder, on_path};
 use crate::root;
-use crate::step::run;
+use crate::step::{output_of, run};
+
+const OPA: &str = "github.com/open-policy-agent/opa";
 
 /// A client of the Workload API on go-spiffe.
 pub(super) fn spiffe_client() -> Option<PathBuf> {
-    build("spiffe-client", ".")
+    build("spiffe-client", "spiffe-client", ".")
 }
 
 /// spiffe-helper, as it was released.
 pub(super) fn spiffe_helper() -> Option<PathBuf> {
     build(
         "spiffe-helper",
+        "spiffe-helper",
         "github.com/spiffe/spiffe-helper/cmd/spiffe-helper",
     )
 }
 
-/// A program from the module of its name.
-fn build(name: &str, package: &str) -> Option<PathBuf> {
-    let module = root().join("tests/peers/go").join(name);
+/// OPA, as it was released.
+pub(super) fn opa() -> Option<PathBuf> {
+    build("opa", "opa", OPA)
+}
+
+/// OPA's Envoy plugin, on the same OPA.
+pub(super) fn opa_envoy_plugin() -> Option<PathBuf> {
+    build(
+        "opa",
+        "opa-envoy-plugin",
+        "github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin",
+    )
+}
+
+/// The folder of OPA's own test cases: they come with its module.
+pub(super) fn opa_cases() -> Option<PathBuf> {
+    let module = root().join("tests/peers/go/opa");
+    attempt(go(&module).and_then(|mut go| run(go.args(["mod", "download", OPA]))))?;
+    let mut list = attempt(go(&module))?;
+    let folder = output_of(list.args(["list", "-m", "-f", "{{.Dir}}", OPA]))?;
+    let cases = Path::new(folder.trim()).join("v1/test/cases/testdata");
+    cases.is_dir().then_some(cases)
+}
+
+/// A program from a module.
+fn build(module: &str, name: &str, package: &str) -> Option<PathBuf> {
+    let module = root().join("tests/peers/go").join(module);
     let program = folder().join("bin").join(name);
     let record = program.with_extension("sha256");
     let source = attempt(digest_of(&module))?;
@@ -40,19 +67,21 @@ fn build(name: &str, package: &str) -> Option<PathBuf> {
 }
 
 fn compile(module: &Path, package: &str, program: &Path) -> anyhow::Result<()> {
-    let go = on_path("go").context("there is no `go` on the PATH")?;
+    let mut build = go(module)?;
     fs::create_dir_all(folder().join("bin"))?;
-    let mut build = Command::new(go);
-    build
-        .args(["build", "-o"])
-        .arg(program)
-        .arg(package)
-        .current_dir(module)
-        // What it builds must not depend on the machine's own settings.
+    run(build.args(["build", "-o"]).arg(program).arg(package))
+}
+
+/// The `go` command in a module's folder.
+fn go(module: &Path) -> anyhow::Result<Command> {
+    let program = on_path("go").context("there is no `go` on the PATH")?;
+    let mut go = Command::new(program);
+    go.current_dir(module)
+        // What it does must not depend on the machine's own settings.
         .env("GOFLAGS", "-mod=readonly -trimpath -buildvcs=false")
         .env("GOWORK", "off")
         .env("CGO_ENABLED", "0");
-    run(&mut build)
+    Ok(go)
 }
 
 /// SHA-256 of a module's files, with their names.

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use crate::commands::block_on;
 use crate::admin::{AdminClient, Nothing, PolicyFacts, rfc3339};
 use crate::arguments::{OutputFormat, StateArguments};
+use crate::commands::block_on;
 use crate::failure::Failure;
 use crate::output;
 
