@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
-use crate::decision::DecisionError;
+use crate::decision::{DecisionError, DynamicMetadata};
 use crate::error::EngineMessage;
 use crate::input::InputError;
 
@@ -115,6 +115,8 @@ pub struct Denial {
     pub headers: HeaderMap,
     /// The body of the response, by the policy; otherwise empty.
     pub body: Bytes,
+    /// What the policy tells whoever comes after it, if anything.
+    pub dynamic_metadata: Option<DynamicMetadata>,
     /// Why, for metrics and the operator. Not for the caller.
     pub reason: DenialReason,
     /// The head that was denied, for the access log.

@@ -1,5 +1,6 @@
 //! The one place that builds Rego engines and asks them.
 
+use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
@@ -158,6 +159,19 @@ impl Interpreter {
             return Err(EvaluationError::Timeout);
         }
         result.map_err(|error| EvaluationError::Failed(EngineMessage::new(error)))
+    }
+
+    /// Notes from now on which lines are evaluated. That takes time.
+    pub(crate) fn note_lines(&mut self) {
+        self.engine.set_enable_coverage(true);
+    }
+
+    /// The lines with something that was evaluated, by module.
+    pub(crate) fn evaluated_lines(&self) -> Vec<(String, BTreeSet<u32>)> {
+        let report = self.engine.get_coverage_report();
+        let files = report.map(|report| report.files).unwrap_or_default();
+        let lines = files.into_iter().map(|file| (file.path, file.covered));
+        lines.collect()
     }
 
     /// What `print` said since the last call.

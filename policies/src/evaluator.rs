@@ -4,21 +4,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::Uri;
+use http::request::Parts;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use regorus::Value;
+use uuid::Uuid;
 
-use crate::decision::Decision;
+use crate::decision::{Decision, Response};
 use crate::decision_log::{Answer, DecisionLog, HeadCopy, Record, empty_head};
 use crate::denial::{Denial, DenialReason};
+use crate::differential::recheck::{ONE_IN, Rechecks};
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::PolicyError;
 use crate::input::{self, ConnectionFacts, InputKeys, RequestFacts, Template};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::metrics::{DecisionRecorder, PolicyMetrics};
-use crate::permit::Permit;
+use crate::permit::{Permit, PreparedEdits};
 use crate::policy::Policy;
 
 /// One worker thread's way to ask a policy.
@@ -37,6 +40,10 @@ pub struct Evaluator {
     /// Where decisions are noted, if they are, and this evaluator's own
     /// reference to the policy for it.
     log: Option<(DecisionLog, Arc<Policy>)>,
+    /// Checks some of the machine's answers.
+    rechecks: Option<Arc<Rechecks>>,
+    /// How many answers of the machine there are until the next one is checked.
+    until_recheck: u32,
     /// Decision ids must not repeat; nobody has to be unable to guess them.
     ids: SmallRng,
 }
@@ -56,6 +63,12 @@ enum Engine {
     Interpreter(Option<Box<Interpreter>>),
 }
 
+/// A denial without what every decision has.
+struct Refusal {
+    response: Response,
+    reason: DenialReason,
+}
+
 /// What became of a request, by the policy or for want of an answer.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -66,9 +79,23 @@ pub(crate) struct Outcome {
 
 impl Evaluator {
     pub(crate) fn new(policy: Policy, metrics: &PolicyMetrics) -> Result<Self, PolicyError> {
-        let engine = match policy.machine() {
+        let machine = policy.machine();
+        Self::with_machine(policy, machine, metrics)
+    }
+
+    /// An evaluator with this machine, or without one.
+    pub(crate) fn with_machine(
+        policy: Policy,
+        machine: Option<Machine>,
+        metrics: &PolicyMetrics,
+    ) -> Result<Self, PolicyError> {
+        let engine = match machine {
             Some(machine) => Engine::Machine(Box::new(machine)),
             None => Engine::Interpreter(Some(Box::new(policy.interpreter()?))),
+        };
+        let rechecks = match &engine {
+            Engine::Machine(_) => policy.rechecks(metrics),
+            Engine::Interpreter(_) => None,
         };
         let memory = match policy.unremembered() {
             None => Memory::of_bytes(policy.memory_bytes()),
@@ -95,6 +122,8 @@ impl Evaluator {
             recorder: metrics.recorder("ingress"),
             connect,
             log: None,
+            rechecks,
+            until_recheck: ONE_IN,
             ids: SmallRng::from_os_rng(),
             policy,
         })
@@ -121,10 +150,10 @@ impl Evaluator {
     ) -> Result<Permit, Box<Denial>> {
         let started = Instant::now();
         let (outcome, evaluation) = self.outcome(connection, &request);
-        let decision_id = uuid::Builder::from_random_bytes(self.ids.random()).into_uuid();
-        let generation = self.policy.generation();
+        let decision_id = self.decision_id();
         let elapsed = started.elapsed();
-        let denied = outcome.refused_for();
+        let verdict = outcome.verdict(&request.head.uri);
+        let denied = verdict.as_ref().err().map(|refusal| &refusal.reason);
         self.recorder.record(denied, elapsed);
         let head = match &self.log {
             None => request.head,
@@ -146,33 +175,74 @@ impl Evaluator {
                 head
             }
         };
-        match &outcome.decision {
-            Ok(Decision::Allow(edits)) => {
-                Ok(Permit::new(head, edits.clone(), decision_id, generation))
+        self.conclude(verdict, head, decision_id)
+    }
+
+    /// Makes a verdict a permit or a denial of the request that it is about.
+    fn conclude(
+        &self,
+        verdict: Result<PreparedEdits, Box<Refusal>>,
+        head: Parts,
+        decision_id: Uuid,
+    ) -> Result<Permit, Box<Denial>> {
+        let generation = self.policy.generation();
+        match verdict {
+            Ok(edits) => Ok(Permit::new(head, edits, decision_id, generation)),
+            Err(refusal) => {
+                let Refusal { response, reason } = *refusal;
+                Err(Box::new(Denial {
+                    status: response.status,
+                    headers: response.headers,
+                    body: response.body,
+                    dynamic_metadata: response.dynamic_metadata,
+                    reason,
+                    head,
+                    decision_id,
+                    generation,
+                }))
             }
-            Ok(Decision::Deny {
-                status,
-                headers,
-                body,
-            }) => Err(Box::new(Denial {
-                status: *status,
-                headers: headers.clone(),
-                body: body.clone(),
-                reason: DenialReason::Policy,
-                head,
-                decision_id,
-                generation,
-            })),
-            Err(reason) => Err(Box::new(Denial {
-                status: reason.default_status(),
-                headers: HeaderMap::new(),
-                body: bytes::Bytes::new(),
-                reason: reason.clone(),
-                head,
-                decision_id,
-                generation,
-            })),
         }
+    }
+
+    /// Asks the policy about a request by a document of another decision point than `ingress`.
+    pub(crate) fn decide_by(
+        &mut self,
+        document: Result<Value, DenialReason>,
+        head: Parts,
+    ) -> Result<Permit, Box<Denial>> {
+        let outcome = match document.and_then(|document| self.ask(document)) {
+            Ok(value) => Outcome::of(value),
+            Err(reason) => Outcome::refused(reason),
+        };
+        let decision_id = self.decision_id();
+        self.conclude(outcome.verdict(&head.uri), head, decision_id)
+    }
+
+    /// What the policy's rule says to a document.
+    pub(crate) fn ask(&mut self, input: Value) -> Result<Value, DenialReason> {
+        match self.engine.evaluate(&self.policy, input) {
+            Ok(Value::Undefined) => Err(DenialReason::Undefined),
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn failed(&self, error: EvaluationError) -> DenialReason {
+        match error {
+            EvaluationError::Timeout => DenialReason::Timeout(self.policy.decision_timeout()),
+            EvaluationError::Failed(message) => DenialReason::Evaluation(message),
+        }
+    }
+
+    fn decision_id(&mut self) -> Uuid {
+        uuid::Builder::from_random_bytes(self.ids.random()).into_uuid()
+    }
+
+    /// Whether the policy has to see the request's body to decide on it: if
+    /// so, the proxy reads it before it asks.
+    #[must_use]
+    pub fn needs_body(&self, head: &Parts) -> bool {
+        self.policy.body_reads().apply_to(head)
     }
 
     /// How many decisions were remembered ones.
@@ -197,6 +267,9 @@ impl Evaluator {
             let reason = DenialReason::MalformedRequest(error);
             return (Arc::new(Outcome::refused(reason)), None);
         }
+        if matches!(self.engine, Engine::Machine(_)) && self.policy.is_disproved() {
+            self.give_machine_up();
+        }
         let reads = self.policy.reads();
         if let Some(memory) = &mut self.memory
             && let Some(outcome) = memory.recall(reads, connection, request)
@@ -211,22 +284,38 @@ impl Evaluator {
         let started = Instant::now();
         let answer = self.engine.evaluate(&self.policy, input);
         let elapsed = Some(started.elapsed());
+        if let Some(rechecks) = &self.rechecks {
+            self.until_recheck = self.until_recheck.saturating_sub(1);
+            if self.until_recheck == 0 {
+                self.until_recheck = ONE_IN;
+                // A document of its own: the template's is filled anew for the next request.
+                let document = self.keys.document(reads, connection, request);
+                rechecks.check(document, &answer);
+            }
+        }
         let outcome = match answer {
             Ok(result) => Outcome::of(result),
             // The next one may have more luck, so this is not remembered.
-            Err(EvaluationError::Timeout) => {
-                let reason = DenialReason::Timeout(self.policy.decision_timeout());
-                return (Arc::new(Outcome::refused(reason)), elapsed);
+            Err(error @ EvaluationError::Timeout) => {
+                return (Arc::new(Outcome::refused(self.failed(error))), elapsed);
             }
-            Err(EvaluationError::Failed(message)) => {
-                Outcome::refused(DenialReason::Evaluation(message))
-            }
+            Err(error) => Outcome::refused(self.failed(error)),
         };
         let outcome = Arc::new(outcome);
         if let Some(memory) = &mut self.memory {
             memory.remember(&outcome);
         }
         (outcome, elapsed)
+    }
+
+    /// Goes over to the interpreter, and forgets what the machine said.
+    fn give_machine_up(&mut self) {
+        self.engine = Engine::Interpreter(None);
+        self.template = None;
+        self.rechecks = None;
+        if let Some(memory) = &mut self.memory {
+            memory.clear();
+        }
     }
 
     /// The value of the rule that decides on connections; `None` without one.
@@ -308,12 +397,22 @@ impl Outcome {
         }
     }
 
-    /// Why the request is denied, if it is.
-    fn refused_for(&self) -> Option<&DenialReason> {
+    /// What it means for a request with this target.
+    fn verdict(&self, target: &Uri) -> Result<PreparedEdits, Box<Refusal>> {
+        let refused = |reason: DenialReason| {
+            let response = Response::empty(reason.default_status());
+            Box::new(Refusal { response, reason })
+        };
         match &self.decision {
-            Ok(Decision::Allow(_)) => None,
-            Ok(Decision::Deny { .. }) => Some(&DenialReason::Policy),
-            Err(reason) => Some(reason),
+            Ok(Decision::Allow(edits)) => {
+                let prepared = edits.clone().prepare(target);
+                prepared.map_err(|error| refused(DenialReason::InvalidDecision(error)))
+            }
+            Ok(Decision::Deny(response)) => Err(Box::new(Refusal {
+                response: response.clone(),
+                reason: DenialReason::Policy,
+            })),
+            Err(reason) => Err(refused(reason.clone())),
         }
     }
 }

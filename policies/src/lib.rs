@@ -22,6 +22,7 @@ mod coverage;
 mod decision;
 pub mod decision_log;
 mod denial;
+mod differential;
 mod engine;
 mod error;
 mod evaluator;
@@ -38,28 +39,48 @@ pub mod question;
 mod sources;
 mod syntax;
 pub mod test_runner;
+#[cfg(test)]
+mod test_schemas;
 
 pub use coverage::{CoverageReport, FileCoverage};
-pub use decision::DecisionError;
+pub use decision::{DecisionError, DynamicMetadata};
 pub use denial::{Denial, DenialReason};
+pub use differential::{EngineChoice, Examined, InterpreterReason};
 pub use error::{
     CallProblem, EngineMessage, ParseFailure, PolicyError, Recursion, UnsupportedCall,
 };
 pub use evaluator::Evaluator;
 pub use files::PolicyFiles;
-pub use input::{ConnectionFacts, ConnectionParameters, InputError, RequestFacts};
+pub use input::{
+    BodyProblem, ConnectionFacts, ConnectionParameters, InputError, RequestBody, RequestFacts,
+};
 pub use metrics::PolicyMetrics;
 pub use permit::{Forwardable, Permit};
+pub use points::DecisionPoint;
+pub use points::admit::{Admission, AdmitDenial, AdmitFacts};
 pub use points::connect::{ConnectDenial, ConnectPermit};
+pub use points::egress::{EgressRequest, Workload};
 pub use policy::{Policy, PolicyOptions, PolicyStatus};
 pub use sources::{BundleRevision, PolicySources, RegoVersion};
 
 /// The policy that Sidegate brings along, as pairs of name and text: callers
-/// of the proxy's own trust domain may call everything outside `/admin`.
+/// of the proxy's own trust domain may connect and call everything outside
+/// `/admin`, workloads may call peers of their trust domain, and components may
+/// start that want no capability.
 pub const STOCK_POLICY: &[(&str, &str)] = &[
+    ("admit.rego", include_str!("../rego/admit.rego")),
+    ("admit_test.rego", include_str!("../rego/admit_test.rego")),
+    ("connect.rego", include_str!("../rego/connect.rego")),
+    (
+        "connect_test.rego",
+        include_str!("../rego/connect_test.rego"),
+    ),
+    ("egress.rego", include_str!("../rego/egress.rego")),
+    ("egress_test.rego", include_str!("../rego/egress_test.rego")),
     ("ingress.rego", include_str!("../rego/ingress.rego")),
     (
         "ingress_test.rego",
         include_str!("../rego/ingress_test.rego"),
     ),
+    ("spiffe.rego", include_str!("../rego/spiffe.rego")),
 ];

@@ -1,6 +1,7 @@
 //! A policy as a program for regorus's register machine: ten times as fast as the interpreter, and
 //! used only where [`differential`](crate::differential) found no difference to it.
 
+mod guards;
 mod program;
 
 use std::num::NonZeroU32;
@@ -16,6 +17,7 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::EngineMessage;
 
+pub(crate) use guards::{Guarded, apply, guarded, guarded_members, unlike};
 pub(crate) use program::NoProgram;
 
 /// Instructions that one decision may take. An instruction costs some 20 ns, so the time limit ends
@@ -34,7 +36,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Compiles the rule and all that it needs.
+    /// Compiles the rule and all that it needs, of [guarded](apply) sources.
     ///
     /// # Errors
     /// [`NoProgram`] where the policy has something that the machine cannot do, or does otherwise

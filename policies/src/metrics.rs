@@ -11,9 +11,12 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::denial::DenialReason;
+use crate::differential::recheck::Recheck;
 
 /// Upper bounds in nanoseconds: OPA-Envoy's, which start at one microsecond, up to where the
 /// default timeout has long ended a decision.
@@ -48,12 +51,19 @@ struct DecisionLabels {
     reason: &'static str,
 }
 
+/// The labels of one counter of answers that were checked again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecheckLabels {
+    result: &'static str,
+}
+
 /// The metrics of all evaluators of a process:
-/// `sidegate_authz_decisions_total{decision_point,verdict,reason}` and
-/// `sidegate_authz_duration_seconds`.
+/// `sidegate_authz_decisions_total{decision_point,verdict,reason}`,
+/// `sidegate_authz_duration_seconds` and `sidegate_policy_rechecks_total{result}`.
 #[derive(Debug, Clone)]
 pub struct PolicyMetrics {
     shards: Arc<Shards>,
+    rechecks: Family<RecheckLabels, Counter>,
 }
 
 /// What all evaluators counted.
@@ -89,7 +99,13 @@ impl PolicyMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let shards = Arc::<Shards>::default();
         registry.register_collector(Box::new(Arc::clone(&shards)));
-        Self { shards }
+        let rechecks = Family::default();
+        registry.register(
+            "policy_rechecks",
+            "Answers of the machine that the interpreter was asked again about, by result",
+            rechecks.clone(),
+        );
+        Self { shards, rechecks }
     }
 
     /// How many requests were allowed and denied so far, by all evaluators.
@@ -100,6 +116,16 @@ impl PolicyMetrics {
         let verdicts = ingress.map(|(_, total)| total.verdicts).unwrap_or_default();
         let (allowed, denied) = verdicts.split_first().unwrap_or((&0, &[]));
         (*allowed, denied.iter().sum())
+    }
+
+    /// The counters of answers that are checked again, looked up once.
+    pub(crate) fn recheck_recorder(&self) -> RecheckRecorder {
+        let counter = |result| self.rechecks.get_or_create_owned(&RecheckLabels { result });
+        RecheckRecorder {
+            same: counter("same"),
+            different: counter("different"),
+            skipped: counter("skipped"),
+        }
     }
 
     /// A way to count that belongs to one evaluator.
@@ -234,5 +260,24 @@ impl Collector for Shards {
         let seconds = total.nanoseconds as f64 / A_SECOND;
         let count = total.durations.iter().sum();
         histogram.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
+    }
+}
+
+/// Counts answers that are checked again.
+#[derive(Debug, Clone)]
+pub(crate) struct RecheckRecorder {
+    same: Counter,
+    different: Counter,
+    skipped: Counter,
+}
+
+impl RecheckRecorder {
+    pub(crate) fn record(&self, result: Recheck) {
+        let counter = match result {
+            Recheck::Same => &self.same,
+            Recheck::Different => &self.different,
+            Recheck::Skipped => &self.skipped,
+        };
+        counter.inc();
     }
 }

@@ -2,8 +2,10 @@
 //! be forwarded.
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Uri};
 use uuid::Uuid;
+
+use crate::decision::{DecisionError, DynamicMetadata, QueryEdits};
 
 /// A request that the policy allows, with the head as it was decided.
 ///
@@ -89,20 +91,33 @@ use uuid::Uuid;
 #[must_use = "a permit that is not forwarded is a request without an answer"]
 pub struct Permit {
     head: Parts,
-    edits: HeaderEdits,
+    edits: Edits,
+    /// The target with the edits, where it has any.
+    target: Option<Uri>,
     decision_id: Uuid,
     generation: u64,
 }
 
 /// What the policy changes on the way, checked already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct HeaderEdits {
+pub(crate) struct Edits {
     /// Request headers to set; all values of a name replace those of the request.
     pub(crate) set: HeaderMap,
     /// Request headers to remove, after those to set were set.
     pub(crate) remove: Vec<HeaderName>,
     /// Response headers to set.
     pub(crate) response: HeaderMap,
+    /// Query parameters to set and to remove.
+    pub(crate) query: QueryEdits,
+    /// What the policy tells whoever comes after it.
+    pub(crate) dynamic_metadata: Option<DynamicMetadata>,
+}
+
+/// Edits that fit one request.
+#[derive(Debug)]
+pub(crate) struct PreparedEdits {
+    edits: Edits,
+    target: Option<Uri>,
 }
 
 /// What goes upstream, and what to do with the answer.
@@ -119,11 +134,29 @@ pub struct Forwardable {
     pub generation: u64,
 }
 
+impl Edits {
+    /// Makes ready for a request what depends on it: its target.
+    pub(crate) fn prepare(self, target: &Uri) -> Result<PreparedEdits, DecisionError> {
+        let target = self.query.apply(target)?;
+        Ok(PreparedEdits {
+            edits: self,
+            target,
+        })
+    }
+}
+
 impl Permit {
-    pub(crate) fn new(head: Parts, edits: HeaderEdits, decision_id: Uuid, generation: u64) -> Self {
+    pub(crate) fn new(
+        head: Parts,
+        edits: PreparedEdits,
+        decision_id: Uuid,
+        generation: u64,
+    ) -> Self {
+        let PreparedEdits { edits, target } = edits;
         Self {
             head,
             edits,
+            target,
             decision_id,
             generation,
         }
@@ -135,6 +168,7 @@ impl Permit {
         let Self {
             mut head,
             edits,
+            target,
             decision_id,
             generation,
         } = self;
@@ -146,6 +180,9 @@ impl Permit {
         }
         for name in &edits.remove {
             head.headers.remove(name);
+        }
+        if let Some(target) = target {
+            head.uri = target;
         }
         Forwardable {
             head,
@@ -159,6 +196,12 @@ impl Permit {
     #[must_use]
     pub fn head(&self) -> &Parts {
         &self.head
+    }
+
+    /// What the policy tells whoever comes after it, if anything.
+    #[must_use]
+    pub fn dynamic_metadata(&self) -> Option<&DynamicMetadata> {
+        self.edits.dynamic_metadata.as_ref()
     }
 
     /// Identifies the decision in the decision log.

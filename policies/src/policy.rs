@@ -1,23 +1,29 @@
 //! One generation of a policy: sources that parse, call only what the engine
 //! has, declare their entrypoint, and pass their own tests.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::analysis::{Analysis, Unremembered};
+use crate::builtins;
+use crate::differential::recheck::Rechecks;
+use crate::differential::{Candidate, EngineChoice, InterpreterReason, examine};
 use crate::engine::Interpreter;
 use crate::error::PolicyError;
 use crate::evaluator::Evaluator;
 use crate::input::ReadSet;
 use crate::lint::recursive_rules;
-use crate::machine::Machine;
+use crate::machine::{Guarded, Machine, apply, guarded, guarded_members};
 use crate::metrics::PolicyMetrics;
 use crate::points::connect;
 use crate::sources::PolicySources;
 use crate::syntax::{
-    DeclaredRule, RuleKind, RulePath, Syntax, dependencies, rule_reference, unsupported_calls,
+    BodyReads, DeclaredRule, RuleKind, RulePath, Syntax, dependencies, rule_reference,
+    unsupported_calls,
 };
 use crate::test_runner::{TestResult, run_declared_tests};
 
@@ -71,7 +77,6 @@ pub struct Policy {
     status: Arc<PolicyStatus>,
 }
 
-#[derive(Debug)]
 struct Loaded {
     sources: PolicySources,
     /// The rule in the form in which the engine looks it up.
@@ -80,11 +85,21 @@ struct Loaded {
     connect: Option<String>,
     /// A module that asks for the entrypoints, where no single rule is one.
     asking: Option<String>,
+    body_reads: BodyReads,
     decision_timeout: Duration,
     memory_bytes: u64,
     /// Whether a rule that is needed has a `with`.
     replaces: bool,
     analysis: Analysis,
+    /// The modules as the machine takes them, where they differ from the sources.
+    guarded: Guarded,
+    /// The modules as the interpreter takes them, where they differ from the sources.
+    members: Guarded,
+    engine: EngineChoice,
+    /// Whether the machine gave a wrong answer in service.
+    disproved: AtomicBool,
+    /// The way to the thread that checks the machine, as long as there are evaluators.
+    rechecks: Mutex<Weak<Rechecks>>,
 }
 
 impl Policy {
@@ -130,6 +145,7 @@ impl Policy {
         interpreter.prepare(asking.as_deref(), &rule)?;
         let analysis = Analysis::new(&syntax, &entrypoint);
 
+        let body_reads = BodyReads::of(&syntax);
         let report = run_declared_tests(&syntax, &sources)?;
         if !report.passed() {
             let failures: Vec<TestResult> = report
@@ -146,6 +162,17 @@ impl Policy {
             modules: sources.module_count(),
             tests: report.results.len(),
         };
+        let guarded = guarded(&syntax);
+        let members = guarded_members(&syntax);
+        let engine = examine(&Candidate {
+            sources: &sources,
+            guarded: &guarded,
+            syntax: &syntax,
+            analysis: &analysis,
+            entrypoint: &entrypoint,
+            rule: &rule,
+            asking: asking.as_deref(),
+        });
         let decision_timeout = options.decision_timeout;
         Ok(Self {
             inner: Arc::new(Loaded {
@@ -153,10 +180,16 @@ impl Policy {
                 rule,
                 connect,
                 asking,
+                body_reads,
                 decision_timeout,
                 memory_bytes: options.memory_bytes,
                 replaces: analysis.dependencies.with.is_some() || connect_replaces,
                 analysis,
+                guarded,
+                members,
+                engine,
+                disproved: AtomicBool::new(false),
+                rechecks: Mutex::new(Weak::new()),
             }),
             status: Arc::new(status),
         })
@@ -191,6 +224,17 @@ impl Policy {
         Evaluator::new(self.clone(), metrics)
     }
 
+    /// Which engine decides, and why.
+    #[must_use]
+    pub fn engine(&self) -> EngineChoice {
+        match self.is_disproved() {
+            true => EngineChoice::Interpreter {
+                because: InterpreterReason::Disproved,
+            },
+            false => self.inner.engine.clone(),
+        }
+    }
+
     /// What this is, for status pages.
     #[must_use]
     pub fn status(&self) -> &PolicyStatus {
@@ -206,6 +250,11 @@ impl Policy {
     /// The rule that decides, as the engine looks it up.
     pub(crate) fn rule(&self) -> &str {
         &self.inner.rule
+    }
+
+    /// What the policy reads of request bodies.
+    pub(crate) fn body_reads(&self) -> BodyReads {
+        self.inner.body_reads
     }
 
     /// What the policy reads of its input.
@@ -230,18 +279,47 @@ impl Policy {
 
     /// A new machine, where the policy is one that may run on it.
     pub(crate) fn machine(&self) -> Option<Machine> {
-        let mut interpreter = self.interpreter().ok()?;
-        match Machine::compile(
-            &mut interpreter,
-            &self.inner.rule,
-            self.inner.decision_timeout,
-        ) {
-            Ok(machine) => Some(machine),
-            Err(error) => {
-                eprintln!("{error}");
-                None
-            }
+        if !matches!(self.engine(), EngineChoice::Machine(_)) {
+            return None;
         }
+        let mut interpreter = self.interpreter_of(&self.inner.guarded).ok()?;
+        let limit = self.inner.decision_timeout;
+        Machine::compile(&mut interpreter, &self.inner.rule, limit).ok()
+    }
+
+    /// The way to the thread that checks the machine's answers; `None` if there can be no thread.
+    pub(crate) fn rechecks(&self, metrics: &PolicyMetrics) -> Option<Arc<Rechecks>> {
+        let place = self.inner.rechecks.lock();
+        let mut place = place.unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = place.upgrade() {
+            return Some(running);
+        }
+        let started = Rechecks::start(self.clone(), metrics.recheck_recorder());
+        let started = Arc::new(started.ok()?);
+        *place = Arc::downgrade(&started);
+        Some(started)
+    }
+
+    /// Gives the machine up; `false` if it was given up before.
+    pub(crate) fn disprove(&self) -> bool {
+        !self.inner.disproved.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the machine was given up.
+    pub(crate) fn is_disproved(&self) -> bool {
+        self.inner.disproved.load(Ordering::Relaxed)
+    }
+
+    /// Whether the same question has the same answer at any time.
+    pub(crate) fn is_pure(&self) -> bool {
+        let mut builtins = self.inner.analysis.dependencies.builtins.keys();
+        builtins.all(|name| builtins::purity(name) == builtins::Purity::Pure)
+    }
+
+    /// How many hold the policy: evaluators, the thread that checks them, and others.
+    #[cfg(test)]
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.inner)
     }
 
     /// The rule that decides on connections, as the engine looks it up.
@@ -255,8 +333,16 @@ impl Policy {
     }
 
     /// A new interpreter, ready to be asked.
+    ///
+    /// It takes guarded modules too: of a partial rule one of whose members is undefined, the engine
+    /// would lose the others.
     pub(crate) fn interpreter(&self) -> Result<Interpreter, PolicyError> {
-        let mut interpreter = Interpreter::parse(&self.inner.sources, self.inner.decision_timeout)?;
+        self.interpreter_of(&self.inner.members)
+    }
+
+    fn interpreter_of(&self, guarded: &Guarded) -> Result<Interpreter, PolicyError> {
+        let sources = apply(guarded, &self.inner.sources);
+        let mut interpreter = Interpreter::parse(&sources, self.inner.decision_timeout)?;
         interpreter.prepare(self.inner.asking.as_deref(), &self.inner.rule)?;
         Ok(interpreter)
     }
@@ -302,6 +388,15 @@ impl Asking {
     fn module(self) -> Option<String> {
         let Self { rules } = self;
         (!rules.is_empty()).then(|| format!("package {ASKING_PACKAGE}\n{rules}"))
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, engine, .. } = self;
+        let mut shown = formatter.debug_struct("Loaded");
+        shown.field("rule", rule).field("engine", engine);
+        shown.finish_non_exhaustive()
     }
 }
 

@@ -257,6 +257,15 @@ impl PolicySources {
         &self.modules
     }
 
+    /// The same with other texts of modules, each made of its name and its text.
+    pub(crate) fn rewritten(&self, mut rewrite: impl FnMut(&str, &str) -> String) -> Self {
+        let mut sources = self.clone();
+        for module in &mut sources.modules {
+            module.text = rewrite(&module.file, &module.text);
+        }
+        sources
+    }
+
     /// The number of modules.
     #[must_use]
     pub fn module_count(&self) -> usize {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use serde::Serialize;
-use sidegate_policy::Denial;
+use sidegate_policy::{Denial, DynamicMetadata};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
@@ -62,6 +62,9 @@ pub(crate) struct Line {
     pub(crate) decision_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy_generation: Option<u64>,
+    /// What the policy tells, besides its verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dynamic_metadata: Option<DynamicMetadata>,
     pub(crate) status: u16,
     pub(crate) response_bytes: u64,
     pub(crate) duration_ms: f64,

@@ -11,6 +11,12 @@ use crate::upstream::UpstreamError;
 pub(crate) enum ProxyError {
     #[error("the request's head is refused")]
     BadHead(#[from] HeadProblem),
+    #[error("the body is longer than the {limit} bytes that the policy may see")]
+    BodyTooLarge { limit: usize },
+    #[error("the connection has too many bodies that wait for their decision")]
+    TooManyBodies,
+    #[error("the body did not arrive in time to be decided on")]
+    BodyTimeout,
     #[error("the policy denies the request")]
     Denied(Box<Denial>),
     #[error("the policy has changed, and denies the request now")]
@@ -46,6 +52,7 @@ const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
 const UNAUTHENTICATED: &str = "16";
 const DEADLINE_EXCEEDED: &str = "4";
+const RESOURCE_EXHAUSTED: &str = "8";
 
 impl ProxyError {
     pub(crate) fn telling(&self) -> Telling {
@@ -55,6 +62,24 @@ impl ProxyError {
                 grpc_status: INTERNAL,
                 label: "bad_request",
                 code: Some("SG0310"),
+            },
+            Self::BodyTooLarge { .. } => Telling {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                grpc_status: RESOURCE_EXHAUSTED,
+                label: "body_too_large",
+                code: Some("SG0270"),
+            },
+            Self::TooManyBodies => Telling {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                grpc_status: UNAVAILABLE,
+                label: "too_many_bodies",
+                code: Some("SG0272"),
+            },
+            Self::BodyTimeout => Telling {
+                status: StatusCode::REQUEST_TIMEOUT,
+                grpc_status: DEADLINE_EXCEEDED,
+                label: "body_timeout",
+                code: Some("SG0271"),
             },
             Self::Denied(denial) => Telling {
                 status: denial.status,

@@ -20,6 +20,8 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Envoy's header that tells the policy whether it sees a part of the body only.
+const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -142,6 +144,7 @@ fn strip_identity(headers: &mut HeaderMap) {
         name.starts_with("x-forwarded-")
             || *name == *FORWARDED.as_str()
             || *name == *REQUEST_ID.as_str()
+            || *name == *PARTIAL_BODY.as_str()
     };
     let named: Vec<_> = headers
         .keys()
@@ -231,6 +234,7 @@ mod tests {
                 ("x-forwarded-host", "other"),
                 ("x-request-id", "mine"),
                 ("x_request_id", "mine"),
+                ("x-envoy-auth-partial-body", "true"),
                 ("connection", "x-forwarded-client-cert, x-request-id, host"),
             ],
         )

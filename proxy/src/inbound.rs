@@ -5,6 +5,7 @@
 //! metrics and the access log by [`answer`].
 
 mod answer;
+mod body;
 mod downstream;
 mod watch;
 
@@ -16,10 +17,10 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use sidegate_policy::{ConnectPermit, Permit, RequestFacts};
+use sidegate_policy::{ConnectPermit, DynamicMetadata, Permit, RequestFacts};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 use uuid::Uuid;
 
@@ -30,6 +31,7 @@ use crate::generation::with_evaluator;
 use crate::head;
 use crate::metrics::Verdict;
 use crate::open_request::Circumstances;
+use crate::request_body::RequestBody;
 use crate::worker::{Listener, Worker};
 use downstream::{Downstream, TlsStream};
 use sidegate_identity::tls::HandshakeProblem;
@@ -165,7 +167,7 @@ async fn request(
     Ok(response.map(|source| Recorded::new(source, record, in_flight)))
 }
 
-/// normalize → authorize → connect → stream
+/// normalize → (read the body, if the policy has to see it) → authorize → connect → stream
 async fn forward(
     downstream: &Downstream,
     mut head: Parts,
@@ -175,6 +177,7 @@ async fn forward(
 ) -> Result<Response<Source>, ProxyError> {
     // A UUID is a header value.
     let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
+    let deadline = Instant::now() + downstream.listener.timeouts.request;
     let authority = head::normalize(&mut head, &downstream.identity_headers, &id)?;
     record.line.authority = authority.to_string();
     let now = downstream.worker.clock.now();
@@ -184,9 +187,24 @@ async fn forward(
         return Err(ProxyError::PeerExpired);
     }
 
+    let declared_body_bytes = body.size_hint().exact();
+    let needs_body =
+        with_evaluator(|evaluator| evaluator.needs_body(&head)).ok_or(ProxyError::NoPolicy)?;
+    let (seen, body) = if needs_body && !body.is_end_stream() {
+        let limits = downstream.listener.body_limits;
+        let reading = body::read(body, limits, &downstream.body_budget);
+        match timeout_at(deadline, reading).await {
+            Ok(read) => read?,
+            Err(_) => return Err(ProxyError::BodyTimeout),
+        }
+    } else {
+        let unread = sidegate_policy::RequestBody::default();
+        (unread, RequestBody::unread(body))
+    };
     let circumstances = Circumstances {
         time: now,
-        declared_body_bytes: body.size_hint().exact(),
+        declared_body_bytes,
+        body: seen,
     };
     let facts = circumstances.of(head);
     let permit = authorize(downstream, facts, record)?;
@@ -195,12 +213,18 @@ async fn forward(
         .insert(downstream.open(&permit, circumstances));
 
     let sending = downstream.upstream().send(permit, body);
-    let sending = timeout(downstream.listener.timeouts.request, sending);
-    match opened.unless_denied(sending).await {
+    match opened.unless_denied(timeout_at(deadline, sending)).await {
         Ok(Ok(response)) => Ok(response?),
         Ok(Err(_)) => Err(ProxyError::RequestTimeout),
         Err(denial) => {
-            decided(record, Verdict::deny, denial.decision_id, denial.generation);
+            let metadata = denial.dynamic_metadata.as_ref();
+            decided(
+                record,
+                Verdict::deny,
+                denial.decision_id,
+                denial.generation,
+                metadata,
+            );
             Err(ProxyError::DeniedNow(denial))
         }
     }
@@ -214,17 +238,34 @@ fn authorize(
 ) -> Result<Permit, ProxyError> {
     let asked = with_evaluator(|evaluator| evaluator.decide(downstream.facts(), facts))
         .ok_or(ProxyError::NoPolicy)?;
-    let (verdict, decision_id, generation) = match &asked {
-        Ok(permit) => (Verdict::allow, permit.decision_id(), permit.generation()),
-        Err(denial) => (Verdict::deny, denial.decision_id, denial.generation),
+    let (verdict, decision_id, generation, metadata) = match &asked {
+        Ok(permit) => (
+            Verdict::allow,
+            permit.decision_id(),
+            permit.generation(),
+            permit.dynamic_metadata(),
+        ),
+        Err(denial) => (
+            Verdict::deny,
+            denial.decision_id,
+            denial.generation,
+            denial.dynamic_metadata.as_ref(),
+        ),
     };
-    decided(record, verdict, decision_id, generation);
+    decided(record, verdict, decision_id, generation, metadata);
     asked.map_err(ProxyError::Denied)
 }
 
 /// Records what was decided.
-fn decided(record: &mut Record, verdict: Verdict, decision_id: Uuid, generation: u64) {
+fn decided(
+    record: &mut Record,
+    verdict: Verdict,
+    decision_id: Uuid,
+    generation: u64,
+    metadata: Option<&DynamicMetadata>,
+) {
     record.line.verdict = verdict;
     record.line.decision_id = Some(decision_id.to_string());
     record.line.policy_generation = Some(generation);
+    record.line.dynamic_metadata = metadata.cloned();
 }

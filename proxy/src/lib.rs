@@ -18,6 +18,7 @@ mod metrics;
 mod open_request;
 mod path;
 mod recheck;
+mod request_body;
 mod server;
 mod trust;
 pub mod upstream;
@@ -25,6 +26,7 @@ mod worker;
 
 pub use body::{BoxBody, BoxError};
 pub use generation::{PolicySwap, PreparedGeneration, RetiredGeneration};
-pub use listener::{BindError, BoundListener, ListenerConfig, Timeouts};
+pub use listener::{BindError, BodyLimits, BoundListener, ListenerConfig, Timeouts};
 pub use metrics::ProxyMetrics;
+pub use request_body::RequestBody;
 pub use server::{Proxy, ProxyConfig, StartError};

@@ -1,5 +1,6 @@
 //! Listeners: where downstreams connect, as what, and what stands behind.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
@@ -25,6 +26,10 @@ pub struct ListenerConfig {
     pub upstream: Upstream,
     /// How long each phase may take.
     pub timeouts: Timeouts,
+    /// How much of request bodies the policy sees.
+    pub body_limits: BodyLimits,
+    /// What the policy is told of the listener, besides its name.
+    pub context_extensions: BTreeMap<String, String>,
 }
 
 /// How long each phase may take.
@@ -38,6 +43,18 @@ pub struct Timeouts {
     pub request: Duration,
     /// Connecting to the upstream.
     pub connect: Duration,
+}
+
+/// How much of a request's body is read before the decision, where the policy has to see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Bytes that are read at most.
+    pub max_request_bytes: usize,
+    /// Whether the policy decides on the beginning of a body that is longer. Without this the
+    /// request is refused.
+    pub allow_partial_message: bool,
+    /// Whether the policy sees bodies as bytes in base64, and not as text.
+    pub pack_as_bytes: bool,
 }
 
 /// One listening socket a worker, all on the same port.
@@ -74,6 +91,16 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             request: Duration::from_secs(30),
             connect: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: 8 * 1024,
+            allow_partial_message: false,
+            pack_as_bytes: false,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderName, Request};
-use sidegate_policy::{Denial, Permit, RequestFacts};
+use sidegate_policy::{Denial, Permit, RequestBody, RequestFacts};
 use tokio::time::Instant;
 
 use crate::connections::LiveConnection;
@@ -59,6 +59,8 @@ pub(crate) struct OpenRequests {
 pub(crate) struct Circumstances {
     pub(crate) time: SystemTime,
     pub(crate) declared_body_bytes: Option<u64>,
+    /// What the policy saw of the body.
+    pub(crate) body: RequestBody,
 }
 
 /// A request's policy says no while it runs.
@@ -91,6 +93,7 @@ impl Circumstances {
             request_id: text(&head, &REQUEST_ID).to_owned(),
             time: self.time,
             declared_body_bytes: self.declared_body_bytes,
+            body: self.body.clone(),
             head,
         }
     }

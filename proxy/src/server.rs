@@ -94,6 +94,7 @@ impl Proxy {
             let metrics = config.metrics.of(&listener.name);
             let address = listener.bound.address();
             let name: Arc<str> = listener.name.into();
+            let context_extensions = Arc::new(listener.context_extensions);
             for (share, socket) in shares.iter_mut().zip(listener.bound.into_sockets()) {
                 let listener = Listener {
                     name: Arc::clone(&name),
@@ -101,6 +102,8 @@ impl Proxy {
                     tls: listener.tls.clone(),
                     upstream: listener.upstream.for_worker(),
                     timeouts: listener.timeouts,
+                    body_limits: listener.body_limits,
+                    context_extensions: Arc::clone(&context_extensions),
                     metrics: Arc::clone(&metrics),
                 };
                 share.push((Arc::new(listener), socket));

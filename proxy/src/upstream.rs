@@ -5,18 +5,18 @@ pub mod http1;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use sidegate_policy::Permit;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::body::{BoxBody, Source};
 use crate::head::strip_hop_by_hop;
+use crate::request_body::RequestBody;
 use http1::Http1Upstream;
 
 /// A request handler in this process, such as a component.
 pub type UpstreamService =
-    BoxCloneSyncService<Request<Incoming>, Response<BoxBody>, ServiceFailure>;
+    BoxCloneSyncService<Request<RequestBody>, Response<BoxBody>, ServiceFailure>;
 
 /// Where a listener's permitted requests go. Each worker has a clone with connections of its own.
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ impl Upstream {
     pub(crate) async fn send(
         &self,
         permit: Permit,
-        body: Incoming,
+        body: RequestBody,
     ) -> Result<Response<Source>, UpstreamError> {
         let forwardable = permit.into_forwardable();
         let request = Request::from_parts(forwardable.head, body);
@@ -95,7 +95,7 @@ impl Upstream {
 }
 
 /// A handler in this process sees the target as the client meant it: over TLS, at the authority.
-fn with_absolute_target(mut request: Request<Incoming>) -> Request<Incoming> {
+fn with_absolute_target(mut request: Request<RequestBody>) -> Request<RequestBody> {
     let authority = request.headers().get(HOST);
     let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut target = request.uri().clone().into_parts();

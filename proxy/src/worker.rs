@@ -1,5 +1,6 @@
 //! A worker: one thread with a runtime, listening sockets, an evaluator and pools of its own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::access_log::AccessLog;
 use crate::connections::Connections;
 use crate::generation::{self, Replacements};
 use crate::inbound;
-use crate::listener::Timeouts;
+use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::ListenerMetrics;
 use crate::recheck;
 use crate::trust;
@@ -46,6 +47,8 @@ pub(crate) struct Listener {
     pub(crate) tls: ServerTls,
     pub(crate) upstream: Upstream,
     pub(crate) timeouts: Timeouts,
+    pub(crate) body_limits: BodyLimits,
+    pub(crate) context_extensions: Arc<BTreeMap<String, String>>,
     pub(crate) metrics: Arc<ListenerMetrics>,
 }
 

@@ -15,6 +15,7 @@ mod brought;
 mod bundles;
 mod check;
 mod component;
+mod contract;
 mod decision_log;
 mod entries;
 mod envoy;

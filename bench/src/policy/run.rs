@@ -208,6 +208,7 @@ fn connections() -> Result<Vec<ConnectionFacts>> {
                 destination_principal: Some("spiffe://bench.test/orders".to_owned()),
                 server_name: Some("orders.bench.test".to_owned()),
                 listener: "main".to_owned(),
+                context_extensions: std::collections::BTreeMap::new(),
             }))
         })
         .collect()
@@ -236,5 +237,6 @@ fn request(kind: &Kind, number: usize) -> Result<RequestFacts> {
         request_id: "0b0c2dfb-5b9a-4b8e-9d3a-1f0f5b1c7a11".to_owned(),
         time: SystemTime::UNIX_EPOCH,
         declared_body_bytes: Some(0),
+        body: sidegate_policy::RequestBody::default(),
     })
 }

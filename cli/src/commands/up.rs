@@ -2,6 +2,7 @@
 //!
 //! There is no magic in it: it fills in the same [`Config`] that `sidegate run` reads from a file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sidegate_identity::SpiffeId;
@@ -10,8 +11,8 @@ use sidegate_identity::durable;
 use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
-    AccessLogOutput, Admin, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
-    Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Identity,
+    IdentitySource, Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, component_digest};
@@ -128,6 +129,8 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             target,
             spiffe_id: None,
             timeouts: Timeouts::default(),
+            body_limits: BodyLimits::default(),
+            context_extensions: BTreeMap::new(),
         }],
         log: Log {
             // Standard output is for what `up` itself prints.

@@ -36,7 +36,7 @@ pub(crate) const BAD_UPSTREAM: &str = "SG0024";
 pub(crate) const LISTENER_TARGET: &str = "SG0025";
 /// A name with characters outside `a-z`, `0-9` and `-`, or of a wrong length.
 pub(crate) const BAD_NAME: &str = "SG0026";
-/// A name used by two components, two listeners or two bundles.
+/// A name used by two components, listeners or bundles, or by Sidegate itself.
 pub(crate) const DUPLICATE_NAME: &str = "SG0027";
 /// Two sockets would listen on the same address.
 pub(crate) const DUPLICATE_ADDRESS: &str = "SG0028";

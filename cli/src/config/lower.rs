@@ -4,6 +4,7 @@ mod bundles;
 mod decision_log;
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use super::diagnostic::Diagnostic;
 use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
-    Admin, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource, Listener,
-    Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    Admin, BodyLimits, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource,
+    Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
-    RawPolicy, RawProxy, RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawPolicy, RawProxy, RawRequestBody, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
 use crate::table::Table;
@@ -279,13 +280,60 @@ impl Lowering<'_> {
         let target = self.target(at, raw.component, raw.upstream);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
         let timeouts = self.timeouts(&at.child("timeouts"), raw.timeouts.unwrap_or_default().0);
+        let body_limits = self.body_limits(
+            &at.child("request_body"),
+            raw.request_body.unwrap_or_default().0,
+        );
+        let context_extensions = self.context_extensions(
+            &at.child("context_extensions"),
+            raw.context_extensions.unwrap_or_default().0,
+        );
         Some(Listener {
             name: name?,
             listen: listen?,
             target: target?,
             spiffe_id,
             timeouts,
+            body_limits,
+            context_extensions,
         })
+    }
+
+    fn body_limits(&mut self, at: &Key, raw: RawRequestBody) -> BodyLimits {
+        let default = BodyLimits::default();
+        let max_request_bytes = self.optional(
+            raw.max_request_bytes,
+            at.child("max_request_bytes"),
+            values::size(Listener::MAX_REQUEST_BYTES_RANGE),
+        );
+        BodyLimits {
+            max_request_bytes: max_request_bytes.map_or(default.max_request_bytes, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }),
+            allow_partial_message: raw
+                .allow_partial_message
+                .unwrap_or(default.allow_partial_message),
+            pack_as_bytes: raw.pack_as_bytes.unwrap_or(default.pack_as_bytes),
+        }
+    }
+
+    fn context_extensions(
+        &mut self,
+        at: &Key,
+        raw: BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        if raw.contains_key("listener") {
+            let key = at.child("listener");
+            let problem = Diagnostic::new(
+                codes::DUPLICATE_NAME,
+                "a context extension named `listener`",
+                self.keys.value(&key),
+            )
+            .label("Sidegate writes the listener's name there")
+            .help("give it another name");
+            self.report(problem);
+        }
+        raw
     }
 
     fn target(

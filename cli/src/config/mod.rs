@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use key::Key;
 pub(crate) use model::{
-    AccessLogOutput, Admin, BundleOrigin, BundleServer, Component, Config, Credentials,
+    AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
     DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Listener, Log, LogFormat, Notify,
     Policy, PolicyBundle, Proxy, Receiver, SvidFile, Target, Timeouts, WorkloadApi,
 };

@@ -15,7 +15,7 @@ use sidegate_identity::entry;
 pub(crate) use sidegate_identity::svid_file::Notify;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
-pub(crate) use sidegate_proxy::Timeouts;
+pub(crate) use sidegate_proxy::{BodyLimits, Timeouts};
 use spiffe::{SpiffeId, TrustDomain};
 
 /// Everything that `sidegate run` is told.
@@ -190,6 +190,10 @@ pub(crate) struct Listener {
     /// Which of several identities of the target the listener presents.
     pub(crate) spiffe_id: Option<SpiffeId>,
     pub(crate) timeouts: Timeouts,
+    /// `[listener.request_body]`.
+    pub(crate) body_limits: BodyLimits,
+    /// What the policy is told of the listener, without its name.
+    pub(crate) context_extensions: BTreeMap<String, String>,
 }
 
 /// What is behind a listener.
@@ -326,6 +330,11 @@ impl Default for Embedded {
 impl WorkloadApi {
     /// The longest path of a Unix socket in bytes: `sun_path` is 108 with the closing NUL.
     pub(crate) const SOCKET_PATH_MAX: usize = 107;
+}
+
+impl Listener {
+    /// What the policy may see of a request's body: at most what OPA's Envoy plugin takes.
+    pub(crate) const MAX_REQUEST_BYTES_RANGE: RangeInclusive<u64> = 1..=4 << 20;
 }
 
 impl Component {

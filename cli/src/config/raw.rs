@@ -133,6 +133,8 @@ pub(super) struct RawListener {
     pub(super) upstream: Option<String>,
     pub(super) spiffe_id: Option<String>,
     pub(super) timeouts: Option<Table<RawTimeouts>>,
+    pub(super) request_body: Option<Table<RawRequestBody>>,
+    pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,6 +144,14 @@ pub(super) struct RawTimeouts {
     pub(super) idle: Option<String>,
     pub(super) request: Option<String>,
     pub(super) connect: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRequestBody {
+    pub(super) max_request_bytes: Option<String>,
+    pub(super) allow_partial_message: Option<bool>,
+    pub(super) pack_as_bytes: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

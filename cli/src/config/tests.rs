@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use super::model::{
 };
 use super::raw::{
     RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
-    RawIdentity, RawListener, RawLog, RawPolicy, RawProxy, RawSvidFile, RawTimeouts,
-    RawWorkloadApi,
+    RawIdentity, RawListener, RawLog, RawPolicy, RawProxy, RawRequestBody, RawSvidFile,
+    RawTimeouts, RawWorkloadApi,
 };
 use super::*;
 
@@ -196,6 +196,12 @@ fn what_is_left_out_has_the_documented_default() {
                 request: Duration::from_secs(30),
                 connect: Duration::from_secs(2),
             },
+            body_limits: BodyLimits {
+                max_request_bytes: 8192,
+                allow_partial_message: false,
+                pack_as_bytes: false,
+            },
+            context_extensions: BTreeMap::new(),
         }],
         svid_files: Vec::new(),
         log: Log {
@@ -252,6 +258,8 @@ fn what_is_written_is_what_is_used() {
         component = "hello"
         spiffe_id = "spiffe://td.example/web"
         timeouts = { header_read = "1s", idle = "2s", request = "3s", connect = "4s" }
+        request_body = { max_request_bytes = "1MiB", allow_partial_message = true, pack_as_bytes = true }
+        context_extensions = { tier = "gold" }
         [[svid_file]]
         spiffe_id = "spiffe://td.example/web"
         directory = "web"
@@ -342,6 +350,12 @@ fn what_is_written_is_what_is_used() {
                 request: Duration::from_secs(3),
                 connect: Duration::from_secs(4),
             },
+            body_limits: BodyLimits {
+                max_request_bytes: 1 << 20,
+                allow_partial_message: true,
+                pack_as_bytes: true,
+            },
+            context_extensions: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         }],
         svid_files: vec![SvidFile {
             spiffe_id: id,
@@ -611,6 +625,7 @@ fn every_key_is_documented_under_its_section() {
         ("[[component]]", keys_of::<RawComponent>()),
         ("[[listener]]", keys_of::<RawListener>()),
         ("[listener.timeouts]", keys_of::<RawTimeouts>()),
+        ("[listener.request_body]", keys_of::<RawRequestBody>()),
         ("[[svid_file]]", keys_of::<RawSvidFile>()),
         ("[log]", keys_of::<RawLog>()),
         ("[decision_log]", keys_of::<RawDecisionLog>()),
@@ -626,7 +641,8 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let own = ["entry", "timeouts", "embedded", "bundle"].contains(&key.as_str());
+            let tables = ["entry", "timeouts", "request_body", "embedded", "bundle"];
+            let own = tables.contains(&key.as_str());
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");
         }

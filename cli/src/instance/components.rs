@@ -5,11 +5,11 @@ use std::path::Path;
 
 use http::Request;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 use sidegate_host::{Component, Host, HostConfig, HostMetrics, InvokeError, digest};
 use sidegate_identity::attestation::ComponentFacts;
 use sidegate_identity::selector::Selector;
+use sidegate_proxy::RequestBody;
 use sidegate_proxy::upstream::{ServiceFailure, UpstreamService};
 use tower::{ServiceExt, service_fn};
 
@@ -129,7 +129,7 @@ impl Loaded {
     /// The component as the proxy calls it.
     pub(super) fn upstream(&self) -> UpstreamService {
         let service = self.component.service();
-        UpstreamService::new(service_fn(move |request: Request<Incoming>| {
+        UpstreamService::new(service_fn(move |request: Request<RequestBody>| {
             let answer = service.clone().oneshot(request);
             async {
                 let response = answer.await.map_err(failure)?;

@@ -56,6 +56,8 @@ pub(super) fn bind(
                 tls,
                 upstream: fronted.upstream,
                 timeouts: listener.timeouts,
+                body_limits: listener.body_limits,
+                context_extensions: listener.context_extensions.clone(),
             })
         })
         .collect()

@@ -110,6 +110,7 @@ fn connection() -> ConnectionFacts {
         destination_principal: None,
         server_name: None,
         listener: "main".into(),
+        context_extensions: std::collections::BTreeMap::new(),
     })
 }
 
@@ -122,6 +123,7 @@ fn request(builder: http::request::Builder) -> RequestFacts {
         request_id: "r1".into(),
         time: SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 120_000_000),
         declared_body_bytes: None,
+        body: crate::RequestBody::default(),
     }
 }
 
@@ -223,7 +225,7 @@ fn what_is_no_decision_is_told_as_an_error() {
     assert_eq!(events[0].get("result"), None);
     assert_eq!(events[0]["input"]["parsed_path"], json!(["none"]));
     assert_eq!(events[2]["result"], "yes");
-    assert_eq!(events[3].get("input"), None, "there is no document of it");
+    assert_eq!(events[3]["input"].get("parsed_query"), None, "it has none");
     for event in events {
         assert!(
             event["error"]["message"].as_str().unwrap().len() > 10,

@@ -1,5 +1,6 @@
 //! What the policy may know of a connection.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ pub struct ConnectionParameters {
     pub server_name: Option<String>,
     /// The name of the listener that accepted the connection.
     pub listener: String,
+    /// What the operator's configuration says of the listener, by keys other
+    /// than `listener`.
+    pub context_extensions: BTreeMap<String, String>,
 }
 
 /// The part of the input document that stays the same for a whole connection,
@@ -60,6 +64,7 @@ impl ConnectionFacts {
             destination_principal,
             server_name,
             listener,
+            context_extensions,
         } = parameters;
         let source_principal = source_principal.as_deref().unwrap_or_default();
         let source_certificate = source_certificate.as_deref().unwrap_or_default();
@@ -70,7 +75,7 @@ impl ConnectionFacts {
             source: peer(*downstream_address, source_principal, source_certificate),
             destination: peer(*local_address, destination_principal, ""),
             tls_session: object_of("sni", server_name),
-            context_extensions: object_of("listener", listener),
+            context_extensions: extensions(context_extensions, listener),
             source_principal: string(source_principal),
         }
     }
@@ -108,6 +113,14 @@ impl ConnectionFacts {
 
 /// `source` or `destination`.
 fn peer(address: SocketAddr, principal: &str, certificate: &str) -> Value {
+    let mut peer = Members::from([("address".into(), socket_address(address))]);
+    set_string(&mut peer, &"principal".into(), principal);
+    set_string(&mut peer, &"certificate".into(), certificate);
+    Value::from(peer)
+}
+
+/// An `address`, which is always that of a socket.
+pub(crate) fn socket_address(address: SocketAddr) -> Value {
     let mut socket_address = Members::new();
     // An IPv4 peer of an IPv6 socket is an IPv4 peer to policies.
     set_string(
@@ -120,11 +133,20 @@ fn peer(address: SocketAddr, principal: &str, certificate: &str) -> Value {
         &"portValue".into(),
         address.port().into(),
     );
-    let address = Members::from([("socketAddress".into(), Value::from(socket_address))]);
-    let mut peer = Members::from([("address".into(), Value::from(address))]);
-    set_string(&mut peer, &"principal".into(), principal);
-    set_string(&mut peer, &"certificate".into(), certificate);
-    Value::from(peer)
+    Members::from([("socketAddress".into(), Value::from(socket_address))]).into()
+}
+
+/// `contextExtensions`: what the configuration says, and the listener's name.
+fn extensions(configured: &BTreeMap<String, String>, listener: &str) -> Value {
+    let configured = configured.iter();
+    let mut extensions: Members = configured
+        .map(|(key, value)| (Value::from(key.as_str()), Value::from(value.as_str())))
+        .collect();
+    set_string(&mut extensions, &"listener".into(), listener);
+    match extensions.is_empty() {
+        true => Value::Undefined,
+        false => Value::from(extensions),
+    }
 }
 
 /// An object with one member; undefined if the member is empty.

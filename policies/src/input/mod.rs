@@ -3,22 +3,27 @@
 //! It is built as Rego values, never through JSON text. What stays the same
 //! for a whole connection is built once, in [`ConnectionFacts`].
 
+mod body;
 mod connection;
 mod read_set;
 mod request;
 mod template;
 #[cfg(test)]
 mod tests;
-mod url;
+pub(crate) mod url;
 
 use std::collections::BTreeMap;
 
 use regorus::Value;
 
+pub(crate) use body::is_parsed;
+pub(crate) use body::lists;
+pub use body::{BodyProblem, RequestBody};
+pub(crate) use connection::socket_address;
 pub use connection::{ConnectionFacts, ConnectionParameters};
 pub(crate) use read_set::ReadSet;
 pub use request::RequestFacts;
-pub(crate) use request::{InputKeys, check};
+pub(crate) use request::{InputKeys, check, headers};
 pub(crate) use template::Template;
 
 /// Why a request cannot be put before the policy. Names what is wrong, never
@@ -32,6 +37,9 @@ pub enum InputError {
     /// to UTF-8.
     #[error("the query has a semicolon or an invalid percent-encoding")]
     Query,
+    /// The body does not parse as what its `content-type` says that it is.
+    #[error(transparent)]
+    Body(#[from] BodyProblem),
     /// A header's value is not UTF-8. Policies see strings only, and to show
     /// them something else than what is forwarded would be worse.
     #[error("the value of the header {name} is not UTF-8")]
@@ -42,7 +50,7 @@ pub enum InputError {
 }
 
 /// An object in the making.
-type Members = BTreeMap<Value, Value>;
+pub(crate) type Members = BTreeMap<Value, Value>;
 
 /// `version`: the forms that the document and the question have.
 fn version() -> Value {
@@ -79,7 +87,7 @@ fn set(members: &mut Members, key: &Value, value: Value) {
 }
 
 /// Adds a string unless it is empty.
-fn set_string(members: &mut Members, key: &Value, value: &str) {
+pub(crate) fn set_string(members: &mut Members, key: &Value, value: &str) {
     set(members, key, string(value));
 }
 

@@ -149,7 +149,14 @@ impl ReadSet {
                     optional(key, parameters.destination_principal.as_deref());
                 }
                 Field::ServerName => optional(key, parameters.server_name.as_deref()),
-                Field::ContextExtensions => text(key, &parameters.listener),
+                Field::ContextExtensions => {
+                    text(key, &parameters.listener);
+                    for (name, value) in &parameters.context_extensions {
+                        text(key, name);
+                        text(key, value);
+                    }
+                    optional(key, None);
+                }
                 Field::Method => text(key, request.head.method.as_str()),
                 Field::Path => text(
                     key,
@@ -158,10 +165,7 @@ impl ReadSet {
                 Field::Host => text(key, &request.host),
                 Field::Scheme => text(key, &request.scheme),
                 Field::Protocol => text(key, super::request::protocol(request.head.version)),
-                Field::Size => text(
-                    key,
-                    &request.declared_body_bytes.unwrap_or(u64::MAX).to_string(),
-                ),
+                Field::Size => text(key, &super::request::size(request).to_string()),
                 Field::Header(name) => header(key, request, name),
                 Field::Segments => text(key, uri.path()),
                 Field::Segment(index) => segment(key, uri.path(), *index),
@@ -311,8 +315,9 @@ fn request(path: &[Step]) -> Vec<Field> {
         ("scheme", _) => vec![Field::Scheme],
         ("protocol", _) => vec![Field::Protocol],
         ("size", _) => vec![Field::Size],
-        ("body" | "raw_body", _) => vec![Field::Body],
+        ("body" | "rawBody", _) => vec![Field::Body],
         ("headers", None) => vec![Field::Headers],
+        ("headers", Some("x-envoy-auth-partial-body")) => vec![Field::Headers, Field::Body],
         ("headers", Some(name)) => vec![Field::Header(name.to_owned())],
         _ => Vec::new(),
     }

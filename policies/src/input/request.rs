@@ -2,18 +2,20 @@
 
 use std::time::SystemTime;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use regorus::Value;
 
+use super::body::{self, RequestBody};
 use super::connection::ConnectionFacts;
 use super::read_set::{Field, ReadSet};
 use super::{
     InputError, Members, constant_attributes, set, set_number, set_string, string, url, version,
 };
 
-/// A request as the proxy knows it before it reads a body.
+/// A request as the proxy knows it when it asks.
 #[derive(Debug)]
 pub struct RequestFacts {
     /// The head, normalized: what is decided is what is forwarded.
@@ -28,6 +30,8 @@ pub struct RequestFacts {
     pub time: SystemTime,
     /// The size of the body in bytes, if the head declares it.
     pub declared_body_bytes: Option<u64>,
+    /// What was read of the body.
+    pub body: RequestBody,
 }
 
 /// The keys of the document and the parts that never change, made once for
@@ -35,6 +39,7 @@ pub struct RequestFacts {
 pub(crate) struct InputKeys {
     pub(super) attributes: Value,
     authority: Value,
+    body: Value,
     context_extensions: Value,
     destination: Value,
     pub(super) headers: Value,
@@ -48,11 +53,13 @@ pub(crate) struct InputKeys {
     parsed_body: Value,
     parsed_path: Value,
     parsed_query: Value,
+    partial_body: Value,
     path: Value,
     protocol: Value,
     pseudo_method: Value,
     pseudo_path: Value,
     pseudo_scheme: Value,
+    raw_body: Value,
     pub(super) request: Value,
     scheme: Value,
     seconds: Value,
@@ -90,6 +97,7 @@ impl InputKeys {
         Self {
             attributes: "attributes".into(),
             authority: ":authority".into(),
+            body: "body".into(),
             context_extensions: "contextExtensions".into(),
             destination: "destination".into(),
             headers: "headers".into(),
@@ -105,11 +113,13 @@ impl InputKeys {
             parsed_body: "parsed_body".into(),
             parsed_path: "parsed_path".into(),
             parsed_query: "parsed_query".into(),
+            partial_body: body::PARTIAL_BODY.as_str().into(),
             path: "path".into(),
             protocol: "protocol".into(),
             pseudo_method: ":method".into(),
             pseudo_path: ":path".into(),
             pseudo_scheme: ":scheme".into(),
+            raw_body: "rawBody".into(),
             request: "request".into(),
             scheme: "scheme".into(),
             seconds: "seconds".into(),
@@ -149,6 +159,14 @@ impl InputKeys {
             }
             http.insert(self.headers.clone(), Value::from(members));
         }
+        let bytes = &request.body.bytes;
+        if reads.contains(&Field::Body) && !bytes.is_empty() {
+            let (key, text) = match request.body.pack_as_bytes {
+                true => (&self.raw_body, BASE64_STANDARD.encode(bytes)),
+                false => (&self.body, body::text(bytes)),
+            };
+            http.insert(key.clone(), Value::from(text));
+        }
         let mut request_attributes = Members::from([(self.http.clone(), Value::from(http))]);
         set(&mut request_attributes, &self.time, read(&Field::Time));
 
@@ -169,7 +187,9 @@ impl InputKeys {
             }
         }
         if reads.contains(&Field::Body) {
-            document.insert(self.truncated_body.clone(), Value::Bool(false));
+            let parsed = body::parse(&request.head.headers, &request.body);
+            let truncated = parsed.is_ok_and(|(_, truncated)| truncated);
+            document.insert(self.truncated_body.clone(), Value::Bool(truncated));
         }
         Value::from(document)
     }
@@ -224,7 +244,10 @@ impl InputKeys {
             Field::Host => string(&request.host),
             Field::Scheme => self.scheme_value(&request.scheme),
             Field::Protocol => string(protocol(request.head.version)),
-            Field::Size => size(request.declared_body_bytes),
+            Field::Size => match size(request) {
+                0 => Value::Undefined,
+                size => Value::from(size),
+            },
             Field::Headers => self.all_headers(request),
             Field::Header(name) => match name.as_str() {
                 ":authority" => string(&request.host),
@@ -243,11 +266,14 @@ impl InputKeys {
             },
             Field::Query | Field::QueryKey(_) => {
                 match url::query_pairs(uri.query().unwrap_or_default()) {
-                    Ok(pairs) => query_object(pairs),
+                    Ok(pairs) => body::lists(pairs),
                     Err(url::Malformed) => Value::Undefined,
                 }
             }
-            Field::Body => Value::Null,
+            Field::Body => {
+                let parsed = body::parse(&request.head.headers, &request.body);
+                parsed.map_or(Value::Undefined, |(parsed, _)| parsed)
+            }
             Field::SourcePrincipal => connection.source_principal.clone(),
             Field::SourceAddress | Field::SourceCertificate => connection.source.clone(),
             Field::DestinationAddress | Field::DestinationPrincipal => {
@@ -300,6 +326,14 @@ impl InputKeys {
             &self.pseudo_method,
             self.method_value(&request.head.method),
         );
+        if !request.body.bytes.is_empty() {
+            let partial = if request.body.is_partial {
+                "true"
+            } else {
+                "false"
+            };
+            set_string(&mut headers, &self.partial_body, partial);
+        }
         set_string(&mut headers, &self.authority, &request.host);
         set_string(&mut headers, &self.pseudo_path, target(&request.head.uri));
         set(
@@ -341,13 +375,15 @@ fn target(uri: &Uri) -> &str {
     uri.path_and_query().map_or("", |target| target.as_str())
 }
 
-/// Unknown is -1, as in Envoy; a size beyond what its field holds is too. Zero is not shown.
-fn size(declared: Option<u64>) -> Value {
-    match declared.map(i64::try_from) {
-        Some(Ok(0)) => Value::Undefined,
-        Some(Ok(size)) => Value::from(size),
-        Some(Err(_)) | None => Value::from(-1_i64),
-    }
+/// The body's size in bytes. Unknown is -1, as in Envoy; a size beyond what its field holds is too.
+pub(super) fn size(request: &RequestFacts) -> i64 {
+    let RequestBody {
+        bytes, is_partial, ..
+    } = &request.body;
+    let is_read = !bytes.is_empty() && !is_partial;
+    let read = is_read.then(|| body::length_of(bytes));
+    let size = read.or(request.declared_body_bytes);
+    size.and_then(|size| i64::try_from(size).ok()).unwrap_or(-1)
 }
 
 /// Refuses what OPA-Envoy could not parse, and what is no text, whether the policy reads it or not.
@@ -361,6 +397,9 @@ pub(crate) fn check(request: &RequestFacts) -> Result<(), InputError> {
         && query.contains(['%', ';'])
     {
         url::query_pairs(query).map_err(|_| InputError::Query)?;
+    }
+    if !request.body.bytes.is_empty() {
+        body::parse(&request.head.headers, &request.body)?;
     }
     let headers = request.head.headers.iter();
     let mut unreadable = headers.filter(|(_, value)| {
@@ -384,8 +423,22 @@ pub(super) fn protocol(version: Version) -> &'static str {
     }
 }
 
+/// All headers but `host`, which Envoy shows as `:authority` only.
+///
+/// # Errors
+/// A value that is no text.
+pub(crate) fn headers(map: &HeaderMap) -> Result<Members, InputError> {
+    let names = map.keys().filter(|name| *name != HOST);
+    names
+        .map(|name| match header_value(map, name.as_str()) {
+            Value::Undefined => Err(InputError::HeaderValue { name: name.clone() }),
+            value => Ok((Value::from(name.as_str()), value)),
+        })
+        .collect()
+}
+
 /// A header's value; several are joined as Envoy joins them. `host` is never shown.
-fn header_value(map: &HeaderMap, name: &str) -> Value {
+pub(super) fn header_value(map: &HeaderMap, name: &str) -> Value {
     let text = |value: &HeaderValue| str::from_utf8(value.as_bytes()).map(str::to_owned);
     let mut values = map.get_all(name).iter();
     let Some(first) = values.next().filter(|_| name != HOST) else {
@@ -401,18 +454,4 @@ fn header_value(map: &HeaderMap, name: &str) -> Value {
         joined.push_str(&text(value).unwrap_or_default());
     }
     Value::from(joined)
-}
-
-/// `parsed_query`: every key with the list of its values.
-fn query_object(pairs: Vec<(String, String)>) -> Value {
-    let mut lists: std::collections::BTreeMap<String, Vec<Value>> =
-        std::collections::BTreeMap::new();
-    for (key, value) in pairs {
-        lists.entry(key).or_default().push(Value::from(value));
-    }
-    lists
-        .into_iter()
-        .map(|(key, values)| (Value::from(key), Value::from(values)))
-        .collect::<Members>()
-        .into()
 }

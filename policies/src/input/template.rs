@@ -83,6 +83,11 @@ impl Template {
         document.into()
     }
 
+    /// What there is of a whole document in an empty template.
+    pub(crate) fn shaped(&self, keys: &InputKeys, document: &Value) -> Value {
+        shaped(&self.empty(keys), document)
+    }
+
     /// The document of a request. Cheap only if the one of the last request is gone.
     pub(crate) fn fill(
         &mut self,
@@ -118,6 +123,22 @@ impl Template {
         }
         self.document.clone()
     }
+}
+
+/// The members of a template's object, with the values that another object has.
+fn shaped(template: &Value, document: &Value) -> Value {
+    let Value::Object(members) = template else {
+        return document.clone();
+    };
+    let member = |key: &Value| match document {
+        Value::Object(members) => members.get(key).cloned().unwrap_or(Value::Undefined),
+        _ => Value::Undefined,
+    };
+    members
+        .iter()
+        .map(|(key, template)| (key.clone(), shaped(template, &member(key))))
+        .collect::<Members>()
+        .into()
 }
 
 fn put(object: &mut Object, key: &Value, value: Value) {

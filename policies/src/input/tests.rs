@@ -1,12 +1,19 @@
 //! Golden documents: what a policy sees of a connection and a request.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Version};
 use regorus::Value;
+use serde_json::json;
 
-use super::{ConnectionFacts, ConnectionParameters, InputError, InputKeys, ReadSet, RequestFacts};
+use super::{
+    ConnectionFacts, ConnectionParameters, InputError, InputKeys, ReadSet, RequestBody,
+    RequestFacts,
+};
+use crate::test_schemas::schema;
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -21,6 +28,7 @@ fn mutual_connection() -> ConnectionParameters {
         destination_principal: Some("spiffe://sidegate.local/orders".into()),
         server_name: Some("orders.example".into()),
         listener: "public".into(),
+        context_extensions: BTreeMap::new(),
     }
 }
 
@@ -33,6 +41,7 @@ fn plain_connection() -> ConnectionParameters {
         destination_principal: None,
         server_name: None,
         listener: String::new(),
+        context_extensions: BTreeMap::new(),
     }
 }
 
@@ -45,6 +54,7 @@ fn request(builder: http::request::Builder) -> RequestFacts {
         request_id: "4b3a".into(),
         time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5),
         declared_body_bytes: None,
+        body: RequestBody::default(),
     }
 }
 
@@ -66,6 +76,26 @@ fn check(connection: &ConnectionParameters, request: &RequestFacts, expected: &s
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
     let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
     assert_eq!(document, expected, "{document:#}");
+    check_schemas(document);
+}
+
+/// The document is the one of the schema of `ingress`; and without what belongs
+/// to a request, that of `connect`.
+#[track_caller]
+fn check_schemas(mut document: serde_json::Value) {
+    schema("ingress.input").check(&document);
+    let attributes = document["attributes"].as_object_mut().unwrap();
+    attributes.remove("request").unwrap();
+    let members = document.as_object_mut().unwrap();
+    for name in [
+        "parsed_path",
+        "parsed_query",
+        "parsed_body",
+        "truncated_body",
+    ] {
+        members.remove(name).unwrap();
+    }
+    schema("connect.input").check(&document);
 }
 
 #[test]
@@ -315,4 +345,57 @@ fn what_a_policy_could_not_see_as_it_is_forwarded_is_refused() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_body_that_was_read_is_in_the_document_as_envoy_sends_it() {
+    let read = |bytes: &'static [u8], is_partial, pack_as_bytes| RequestFacts {
+        declared_body_bytes: Some(9),
+        body: RequestBody {
+            bytes: Bytes::from_static(bytes),
+            is_partial,
+            pack_as_bytes,
+        },
+        ..request(Request::post("/"))
+    };
+    let cases = [
+        (read(b"", false, false), json!([null, null, null, 9])),
+        (
+            read(b"a\xffb", false, false),
+            json!(["a!b", null, "false", 3]),
+        ),
+        (read(b"abc", true, false), json!(["abc", null, "true", 9])),
+        (
+            read(b"a\xffb", true, true),
+            json!([null, "Yf9i", "true", 9]),
+        ),
+    ];
+    for (facts, expected) in cases {
+        let document = document(&plain_connection(), &facts).unwrap();
+        let document = serde_json::to_value(document).unwrap();
+        check_schemas(document.clone());
+        let http = &document["attributes"]["request"]["http"];
+        let partial = &http["headers"]["x-envoy-auth-partial-body"];
+        let found = json!([http["body"], http["rawBody"], partial, http["size"]]);
+        assert_eq!(found, expected);
+        let truncated = facts.body.is_partial;
+        assert_eq!(document["truncated_body"], json!(truncated));
+    }
+}
+
+#[test]
+fn context_extensions_are_beside_the_listeners_name() {
+    let extensions = [("tier", "gold"), ("zone", "")];
+    let connection = ConnectionParameters {
+        context_extensions: extensions
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..mutual_connection()
+    };
+    let document = document(&connection, &request(Request::get("/"))).unwrap();
+    let document = serde_json::to_value(document).unwrap();
+    assert_eq!(
+        document["attributes"]["contextExtensions"],
+        json!({"listener": "public", "tier": "gold", "zone": ""})
+    );
 }

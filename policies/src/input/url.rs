@@ -3,7 +3,7 @@
 
 /// Why a path or query does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// What `+` stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ enum Plus {
 ///
 /// An escaped slash therefore separates segments like any other: a policy must
 /// not be asked about a path that the proxy has not normalized.
-pub(super) fn path_segments(path: &str) -> Result<Vec<String>, Malformed> {
+pub(crate) fn path_segments(path: &str) -> Result<Vec<String>, Malformed> {
     let path = unescape(path, Plus::Itself)?;
     Ok(path
         .trim_start_matches('/')
@@ -27,7 +27,7 @@ pub(super) fn path_segments(path: &str) -> Result<Vec<String>, Malformed> {
 
 /// `url.ParseQuery`: keys and values in their order, keys not yet joined.
 /// A semicolon and an escape that is none are errors.
-pub(super) fn query_pairs(query: &str) -> Result<Vec<(String, String)>, Malformed> {
+pub(crate) fn query_pairs(query: &str) -> Result<Vec<(String, String)>, Malformed> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     let pairs = parts.map(|part| {
         if part.contains(';') {
@@ -37,6 +37,11 @@ pub(super) fn query_pairs(query: &str) -> Result<Vec<(String, String)>, Malforme
         Ok((unescape(key, Plus::Space)?, unescape(value, Plus::Space)?))
     });
     pairs.collect()
+}
+
+/// A name or value of a query, as `url.QueryUnescape` reads it.
+pub(crate) fn unescape_parameter(text: &str) -> Result<String, Malformed> {
+    unescape(text, Plus::Space)
 }
 
 /// Stricter than Go in one thing: the result must be UTF-8, which every string

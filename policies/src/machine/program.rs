@@ -11,6 +11,7 @@ use regorus::rvm::program::{BuiltinInfo, Program, RuleInfo, RuleType};
 use crate::builtins::{extension, extensions};
 use crate::engine::Interpreter;
 use crate::error::EngineMessage;
+use crate::syntax::Place;
 
 /// Why a policy stays with the interpreter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,16 @@ pub(crate) enum NoProgram {
     /// machine goes on as if the rule were undefined, and `not` would turn that into a yes.
     #[error("the definitions of `{rule}` could contradict each other")]
     Conflict { rule: String },
+    /// The machine would not ask the `else`.
+    #[error(
+        "the machine cannot go on to an `else` from the loop at {place}; write the rules apart, or the loop as a rule of its own"
+    )]
+    LoopBeforeElse { place: Place },
+    /// The machine has no values for functions none of whose definitions has one.
+    #[error(
+        "the machine does not know the default of a function at {place}; use a definition or an `else`"
+    )]
+    DefaultFunction { place: Place },
     /// The compiler would take the policy's own function for a builtin.
     #[error("the function `{name}` has the name of a builtin")]
     Shadowed { name: String },

@@ -15,7 +15,7 @@ use std::fmt;
 use regorus::Value;
 use uuid::Uuid;
 
-use crate::decision::{DecisionError, type_name};
+use super::answer::Answer;
 use crate::denial::DenialReason;
 use crate::engine::EvaluationError;
 use crate::evaluator::Evaluator;
@@ -110,68 +110,5 @@ impl Evaluator {
                 generation,
             })),
         }
-    }
-}
-
-/// An answer that can be carried out.
-#[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    allowed: bool,
-    reason: Option<String>,
-}
-
-impl Answer {
-    /// Reads an answer that is not undefined. Every key is checked, whatever
-    /// the verdict.
-    fn parse(value: &Value) -> Result<Self, DecisionError> {
-        let object = match value {
-            Value::Bool(allowed) => {
-                return Ok(Self {
-                    allowed: *allowed,
-                    reason: None,
-                });
-            }
-            Value::Object(object) => object,
-            other => {
-                return Err(DecisionError::Type {
-                    found: type_name(other),
-                });
-            }
-        };
-        let (mut allowed, mut reason) = (None, None);
-        for (key, value) in object.iter() {
-            match (key, value) {
-                (Value::String(key), Value::Bool(value)) if key.as_ref() == "allowed" => {
-                    allowed = Some(*value);
-                }
-                (Value::String(key), Value::String(value)) if key.as_ref() == "reason" => {
-                    reason = Some(value.to_string());
-                }
-                (Value::String(key), _) => {
-                    return Err(match key.as_ref() {
-                        "allowed" => DecisionError::ValueType {
-                            key: "allowed",
-                            expected: "a boolean",
-                        },
-                        "reason" => DecisionError::ValueType {
-                            key: "reason",
-                            expected: "a string",
-                        },
-                        other => DecisionError::Key {
-                            key: other.escape_debug().to_string(),
-                        },
-                    });
-                }
-                (other, _) => {
-                    return Err(DecisionError::Key {
-                        key: type_name(other).to_owned(),
-                    });
-                }
-            }
-        }
-        Ok(Self {
-            allowed: allowed.ok_or(DecisionError::AllowedMissing)?,
-            reason,
-        })
     }
 }

@@ -18,7 +18,9 @@ use crate::sources::PolicySources;
 use crate::syntax::{RuleKind, Syntax, rule_reference};
 
 pub use bench::{BenchLimits, BenchReport, bench};
-pub use point::{DecisionPoint, Judgement, Verdict};
+pub use point::{Judgement, Verdict};
+
+pub use crate::points::DecisionPoint;
 
 pub(crate) use path::{entrypoint_path, entrypoint_rule, likely_meant};
 

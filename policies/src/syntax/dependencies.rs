@@ -268,7 +268,8 @@ impl<'a> Reference<'a> {
     }
 }
 
-fn place(tree: &Json, module: &Module<'_>) -> Place {
+/// Where an expression starts.
+pub(crate) fn place(tree: &Json, module: &Module<'_>) -> Place {
     let (line, column) = start(tree, module.text);
     Place {
         file: module.file.to_owned(),

@@ -4,8 +4,10 @@
 //! object with one member that names its kind, such as `{"Call": {…}}`; text
 //! from the policy appears only as strings, so a kind cannot be forged.
 
+mod body_reads;
 mod calls;
 mod dependencies;
+mod rewriting;
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,10 @@ use serde_json::Value as Json;
 
 use crate::sources::PolicySources;
 
+pub(crate) use body_reads::BodyReads;
 pub(crate) use calls::{forwarded_calls, unsupported_calls};
-pub(crate) use dependencies::{Dependencies, Place, Step, dependencies, written};
+pub(crate) use dependencies::{Dependencies, InputPath, Place, Step, dependencies, place, written};
+pub(crate) use rewriting::{Insertions, after_quote, inserted, outside_quotes, text_of};
 
 /// A path such as `data.envoy.authz.allow`, in its components after `data`.
 pub(crate) type RulePath = Vec<String>;

@@ -1,16 +1,21 @@
 //! What the tests share: a connection, requests, and policies from text.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use http::Request;
 use prometheus_client::registry::Registry;
 use sidegate_policy::{
     ConnectionFacts, ConnectionParameters, Evaluator, Policy, PolicyError, PolicyMetrics,
-    PolicyOptions, PolicySources, RequestFacts,
+    PolicyOptions, PolicySources, RequestBody, RequestFacts,
 };
 
 pub(crate) fn connection() -> ConnectionFacts {
-    ConnectionFacts::new(&ConnectionParameters {
+    ConnectionFacts::new(&connection_parameters())
+}
+
+pub(crate) fn connection_parameters() -> ConnectionParameters {
+    ConnectionParameters {
         downstream_address: "192.0.2.7:40001".parse().unwrap(),
         local_address: "192.0.2.1:8443".parse().unwrap(),
         source_principal: Some("spiffe://sidegate.local/frontend".into()),
@@ -18,7 +23,8 @@ pub(crate) fn connection() -> ConnectionFacts {
         destination_principal: Some("spiffe://sidegate.local/orders".into()),
         server_name: None,
         listener: "public".into(),
-    })
+        context_extensions: BTreeMap::new(),
+    }
 }
 
 pub(crate) fn request(builder: http::request::Builder) -> RequestFacts {
@@ -30,6 +36,7 @@ pub(crate) fn request(builder: http::request::Builder) -> RequestFacts {
         request_id: "1".into(),
         time: SystemTime::UNIX_EPOCH,
         declared_body_bytes: None,
+        body: RequestBody::default(),
     }
 }
 

@@ -111,6 +111,56 @@ fn an_allowed_request_is_forwarded_with_the_policys_edits() {
 }
 
 #[test]
+fn keys_that_opa_envoy_does_not_know_are_left_out() {
+    for value in [
+        r#"{"allowed": true, "reason": "because", "x": {"y": [1]}}"#,
+        r#"{"allowed": true, 1: 2, null: 3}"#,
+        r#"{"allowed": true, "Headers": 1, "http-status": "x"}"#,
+    ] {
+        let forwardable = answer(value).unwrap().into_forwardable();
+        assert_eq!(forwardable.head.headers, HeaderMap::new(), "{value}");
+    }
+}
+
+#[test]
+fn the_query_is_forwarded_with_the_policys_edits() {
+    let value = r#"{
+        "allowed": true,
+        "query_parameters_to_set": {"role": ["x", "guest"], "added": "J%C3%BCrgen"},
+        "query_parameters_to_remove": ["debug", "added2"],
+    }"#;
+    let module = format!("package envoy.authz\n\nallow := {value}\n");
+    let permit = evaluator(&module)
+        .decide(
+            &connection(),
+            get("/orders?role=admin&q=%2F&debug=1&%72ole=king&de%62ug=2"),
+        )
+        .unwrap();
+    let decided = "/orders?role=admin&q=%2F&debug=1&%72ole=king&de%62ug=2";
+    assert_eq!(permit.head().uri, decided);
+    let forwarded = permit.into_forwardable().head.uri;
+    assert_eq!(forwarded, "/orders?q=%2F&added=J%C3%BCrgen&role=guest");
+}
+
+#[test]
+fn dynamic_metadata_is_told_whatever_the_verdict() {
+    for allowed in [true, false] {
+        let value = format!(
+            r#"{{"allowed": {allowed}, "dynamic_metadata": {{"tier": "gold", "tags": {{"b", "a"}}, "n": {{1: [null, 0.5]}}}}}}"#
+        );
+        let metadata = match answer(&value) {
+            Ok(permit) => permit.dynamic_metadata().cloned(),
+            Err(denial) => denial.dynamic_metadata,
+        };
+        let expected =
+            serde_json::json!({"tier": "gold", "tags": ["a", "b"], "n": {"1": [null, 0.5]}});
+        assert_eq!(metadata.map(serde_json::Value::Object), Some(expected));
+    }
+    assert_eq!(answer("true").unwrap().dynamic_metadata(), None);
+    assert_eq!(answer("false").unwrap_err().dynamic_metadata, None);
+}
+
+#[test]
 fn a_denied_request_gets_the_policys_response() {
     let cases: &[(&str, &str, u16, &[&str], &str)] = &[
         ("false", "false", 403, &[], ""),
@@ -153,7 +203,6 @@ fn a_denied_request_gets_the_policys_response() {
 
 #[test]
 fn an_answer_that_cannot_be_carried_out_is_a_denial() {
-    let key = |key: &str| DecisionError::Key { key: key.into() };
     let value_type = |key, expected| DecisionError::ValueType { key, expected };
     let protected = |key, header: &str| DecisionError::ProtectedHeader {
         key,
@@ -170,22 +219,43 @@ fn an_answer_that_cannot_be_carried_out_is_a_denial() {
         ("[true]", DecisionError::Type { found: "an array" }),
         ("{true}", DecisionError::Type { found: "a set" }),
         ("{}", DecisionError::AllowedMissing),
-        (r#"{"allow": true}"#, key("allow")),
+        (r#"{"allow": true}"#, DecisionError::AllowedMissing),
         (r#"{"allowed": "true"}"#, value_type("allowed", "a boolean")),
         (r#"{"allowed": 1}"#, value_type("allowed", "a boolean")),
         (
-            r#"{"allowed": true, "dynamic_metadata": {}}"#,
-            key("dynamic_metadata"),
+            r#"{"allowed": true, "dynamic_metadata": []}"#,
+            value_type("dynamic_metadata", "an object"),
         ),
         (
-            r#"{"allowed": true, "query_parameters_to_remove": []}"#,
-            key("query_parameters_to_remove"),
+            r#"{"allowed": true, "query_parameters_to_remove": "a"}"#,
+            value_type("query_parameters_to_remove", "a list of strings"),
         ),
         (
-            r#"{"allowed": true, "query_parameters_to_set": {}}"#,
-            key("query_parameters_to_set"),
+            r#"{"allowed": true, "query_parameters_to_remove": [1]}"#,
+            value_type("query_parameters_to_remove", "a string"),
         ),
-        (r#"{"allowed": true, 1: 2}"#, key("a number")),
+        (
+            r#"{"allowed": true, "query_parameters_to_set": "a=b"}"#,
+            value_type("query_parameters_to_set", "an object or a list of objects"),
+        ),
+        (
+            r#"{"allowed": true, "query_parameters_to_set": {"a": 1}}"#,
+            value_type("query_parameters_to_set", "a string"),
+        ),
+        (
+            r#"{"allowed": true, "query_parameters_to_set": {"a": "b&c=d"}}"#,
+            DecisionError::QueryParameter {
+                parameter: "a".into(),
+            },
+        ),
+        (
+            r#"{"allowed": false, "query_parameters_to_set": ["a"]}"#,
+            value_type("query_parameters_to_set", "an object or a list of objects"),
+        ),
+        (
+            r#"{"allowed": true, "query_parameters_to_set": {"a": concat("", [x | some _ in numbers.range(1, 4000); x := "0123456789abcdefghij"])}}"#,
+            DecisionError::Target,
+        ),
         (
             r#"{"allowed": false, "http_status": "404"}"#,
             value_type("http_status", "a whole number"),

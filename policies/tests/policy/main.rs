@@ -6,6 +6,7 @@
     reason = "the helpers of tests fail as tests do"
 )]
 
+mod body;
 mod builtins;
 mod calls;
 mod common;
@@ -13,6 +14,8 @@ mod connect;
 mod decide;
 mod lint;
 mod load;
+mod matrix;
+mod points;
 mod question;
 mod service;
 mod stock_policy;

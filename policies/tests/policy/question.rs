@@ -156,19 +156,18 @@ fn an_answer_is_taken_as_its_decision_point_takes_it() {
         ("input.absent", &DecisionPoint::ALL, Some("SG0221")),
         (
             "{\"allowed\": true, \"http_status\": 200}",
-            &[Ingress],
+            &[Ingress, Egress],
             None,
         ),
         (
             "{\"allowed\": true, \"http_status\": 200}",
-            &[Connect, Egress, Admit],
+            &[Connect, Admit],
             Some("SG0224"),
         ),
-        ("{\"allowed\": true, \"reason\": \"x\"}", &[Connect], None),
         (
             "{\"allowed\": true, \"reason\": \"x\"}",
-            &[Ingress],
-            Some("SG0224"),
+            &DecisionPoint::ALL,
+            None,
         ),
     ];
     for (value, points, code) in cases {

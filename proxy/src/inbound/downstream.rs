@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::body::Budget;
 use crate::access_log::{Line, Record, timestamp};
 use crate::activity::Activity;
 use crate::connections::{LiveConnection, Registered};
@@ -44,6 +45,8 @@ pub(super) struct Downstream {
     /// What upstreams are told of the peer.
     pub(super) identity_headers: IdentityHeaders,
     pub(super) activity: Arc<Activity>,
+    /// Room for bodies that wait for their decision.
+    pub(super) body_budget: Budget,
     /// Cancelled when the connection must be cut.
     pub(super) cancel: CancellationToken,
     /// Cancelled when the connection should end in good order.
@@ -77,6 +80,7 @@ impl Downstream {
             destination_principal: Some(own_id.clone()),
             server_name: tls.server_name().map(ToOwned::to_owned),
             listener: listener.name.to_string(),
+            context_extensions: (*listener.context_extensions).clone(),
         });
         let (cancel, ending) = (CancellationToken::new(), CancellationToken::new());
         let registered = worker.connections.register(LiveConnection {
@@ -101,6 +105,7 @@ impl Downstream {
                     .map_err(|_| PeerError::Unparsable)?,
             },
             activity: Activity::new(),
+            body_budget: Budget::new(listener.body_limits),
             cancel,
             ending,
             is_http2: tls.alpn_protocol() == Some(b"h2"),
@@ -158,6 +163,7 @@ impl Downstream {
                 verdict: Verdict::none,
                 decision_id: None,
                 policy_generation: None,
+                dynamic_metadata: None,
                 status: 0,
                 response_bytes: 0,
                 duration_ms: 0.0,

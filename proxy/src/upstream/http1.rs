@@ -18,11 +18,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::UpstreamError;
+use crate::request_body::RequestBody;
 
 /// Idle connections that are kept, for each worker.
 const MAX_IDLE: usize = 256;
 
-type Sender = SendRequest<Incoming>;
+type Sender = SendRequest<RequestBody>;
 
 /// One server, spoken to over plaintext HTTP/1.1.
 #[derive(Clone)]
@@ -63,7 +64,7 @@ impl Http1Upstream {
     /// connection did not take goes on to the next.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
         *request.version_mut() = Version::HTTP_11;
         let body = request.body();
