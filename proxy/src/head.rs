@@ -38,6 +38,14 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// What an Envoy tells of a request that it trusts, and takes from those that it does not.
+const ENVOYS: [&str; 4] = [
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+];
+
 /// A head that is not forwarded, whatever the policy would say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadProblem {
@@ -145,6 +153,7 @@ fn strip_identity(headers: &mut HeaderMap) {
             || *name == *FORWARDED.as_str()
             || *name == *REQUEST_ID.as_str()
             || *name == *PARTIAL_BODY.as_str()
+            || ENVOYS.contains(&&*name)
     };
     let named: Vec<_> = headers
         .keys()
@@ -232,6 +241,8 @@ mod tests {
                 ("forwarded", "for=192.0.2.9"),
                 ("x-forwarded-for", "192.0.2.9"),
                 ("x-forwarded-host", "other"),
+                ("x-envoy-internal", "true"),
+                ("x-envoy-original-path", "/other"),
                 ("x-request-id", "mine"),
                 ("x_request_id", "mine"),
                 ("x-envoy-auth-partial-body", "true"),

@@ -6,7 +6,7 @@ use super::difference::Comparison;
 use super::documents::MIRROR;
 use super::explained::{ANSWER, BODIES, INPUT};
 use super::sidecar::MAX_BODY_BYTES;
-use super::{Ask, Need, Pair, Protocol};
+use super::{Ask, Pair, Protocol};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -112,9 +112,6 @@ fn cases() -> Vec<(&'static str, Ask)> {
 
 #[test]
 fn the_same_is_shown_of_a_body_and_the_same_bodies_are_refused() {
-    if !Need::Bodies.is_there() {
-        return;
-    }
     let Some(pair) = Pair::start("the_same_is_shown_of_a_body", MIRROR) else {
         return;
     };

@@ -193,14 +193,6 @@ pub(crate) static DOCUMENTS: [Explanation; 16] = [
     ),
 ];
 
-/// The same until Sidegate shows bodies.
-pub(crate) static DOCUMENTS_WITHOUT_BODIES: [Explanation; 1] = [in_case(
-    "headers that Envoy vouches for",
-    "/input/attributes/request/http/headers/x-envoy-auth-partial-body",
-    OnlyOurs,
-    "Envoy removes what clients say in its name; to Sidegate it is any header",
-)];
-
 /// What differs where a request has a body.
 pub(crate) static BODIES: [Explanation; 12] = [
     always(
@@ -304,22 +296,6 @@ pub(crate) static QUERIES: [Explanation; 4] = [
         "/answer/headers/content-length",
         OnlyTheirs,
         "it is 0",
-    ),
-];
-
-/// What further keys lead to, until Sidegate leaves them out.
-pub(crate) static DECISIONS_WITHOUT_QUERIES: [Explanation; 2] = [
-    in_case(
-        "other-keys",
-        "",
-        Refused(403),
-        "OPA leaves out keys that it does not know, Sidegate carries out all or nothing",
-    ),
-    in_case(
-        "number-key",
-        "",
-        Refused(403),
-        "OPA leaves out keys that it does not know, Sidegate carries out all or nothing",
     ),
 ];
 

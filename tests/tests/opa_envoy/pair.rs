@@ -13,7 +13,6 @@ use sidegate_tests::{OpaEnvoyPlugin, Sidegate, Tool, skip, tool};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::Need;
 use super::sidecar::{self, MAX_BODY_BYTES};
 use crate::envoy::Envoy;
 use crate::support::{
@@ -303,8 +302,7 @@ fn start_sidegate(folder: &Path, upstream: &str, entrypoint: &str) -> Sidegate {
         "[listener.request_body]\nmax_request_bytes = \"{MAX_BODY_BYTES}B\"\n\
          allow_partial_message = true\n"
     );
-    let bodies = if Need::Bodies.is_there() { &bodies } else { "" };
-    let text = configuration + bodies + &own_entry("/demo");
+    let text = configuration + &bodies + &own_entry("/demo");
     let config = write(folder, "sidegate.toml", text);
     let sidegate = Sidegate::run(&config);
     for identity in ["server", "demo"] {

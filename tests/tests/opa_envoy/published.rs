@@ -7,15 +7,12 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Ask, Need, Pair, Protocol};
+use super::{Ask, Pair, Protocol};
 
 const JSON: &str = "application/json";
 
 /// Asks both everything; each request has its verdict.
-fn check(test: &str, rego: &str, entrypoint: &str, needs: &[Need], requests: &[(Ask, bool)]) {
-    if !needs.iter().all(|need| need.is_there()) {
-        return;
-    }
+fn check(test: &str, rego: &str, entrypoint: &str, requests: &[(Ask, bool)]) {
     let Some(pair) = Pair::start_at(test, rego, entrypoint) else {
         return;
     };
@@ -55,7 +52,6 @@ fn roles_by_basic_authentication() {
         "roles_by_basic_authentication",
         include_str!("policies/roles.rego"),
         "envoy/authz/allow",
-        &[],
         &[
             (basic(page(), "alice"), true),
             (basic(page(), "bob"), true),
@@ -87,7 +83,6 @@ fn roles_in_a_signed_token() {
         "roles_in_a_signed_token",
         include_str!("policies/tokens.rego"),
         "envoy/authz/allow",
-        &[Need::Tokens, Need::Bodies],
         &[
             (bearer(Ask::get("/people"), &guest), true),
             (bearer(Ask::get("/people/1"), &guest), true),
@@ -114,7 +109,6 @@ fn roles_in_the_payload_of_a_token() {
         "roles_in_the_payload_of_a_token",
         include_str!("policies/payload.rego"),
         "envoy/authz/allow",
-        &[Need::Tokens],
         &[
             (bearer(Ask::get("/people"), &guest), true),
             (bearer(post("/people"), &guest), false),
@@ -133,7 +127,6 @@ fn an_answer_by_parts_under_another_entrypoint() {
         "an_answer_by_parts",
         include_str!("policies/edits.rego"),
         "envoy/authz/result",
-        &[],
         &[
             (Ask::get("/people").header("one-auth-header", b"1"), true),
             (Ask::get("/people/7?a=b"), true),
@@ -149,7 +142,6 @@ fn an_answer_with_headers_for_either_verdict() {
         "an_answer_with_headers",
         include_str!("policies/response.rego"),
         "envoy/authz/allow",
-        &[],
         &[(Ask::get("/"), true), (post("/"), false)],
     );
 }
@@ -160,7 +152,6 @@ fn paths_by_segment_and_queries_by_parameter() {
         "paths_by_segment",
         include_str!("policies/paths.rego"),
         "envoy/authz/allow",
-        &[],
         &[
             (Ask::get("/"), true),
             (Ask::get("/?a=b"), true),
@@ -187,7 +178,6 @@ fn workloads_by_their_spiffe_id() {
         "workloads_by_their_spiffe_id",
         include_str!("policies/workloads.rego"),
         "envoy/authz/allow",
-        &[],
         &[
             (Ask::get("/principal"), true),
             (Ask::get("/trust-domain"), true),
@@ -212,7 +202,6 @@ fn methods_of_grpc_services() {
         "methods_of_grpc_services",
         include_str!("policies/methods.rego"),
         "envoy/authz/allow",
-        &[],
         &[
             (call("/shop.Orders/Create"), false),
             (call("/shop.Orders/list"), false),
@@ -237,7 +226,6 @@ fn bodies_by_what_is_in_them() {
         "bodies_by_what_is_in_them",
         include_str!("policies/bodies.rego"),
         "envoy/authz/allow",
-        &[Need::Bodies],
         &[
             (body(&clerk("Zoe")), true),
             (body(&clerk("Charlie")), false),
@@ -259,7 +247,6 @@ fn the_certificate_itself() {
         "the_certificate_itself",
         include_str!("policies/certificate.rego"),
         "envoy/authz/allow",
-        &[Need::Certificates],
         &[(Ask::get("/demo"), true), (Ask::get("/other"), false)],
     );
 }
