@@ -14,6 +14,7 @@
 //! PUT    /v1/bundles/TRUST_DOMAIN         a foreign one, in SPIFFE's format
 //! DELETE /v1/bundles/TRUST_DOMAIN
 //! POST   /v1/policy/rollback              return to the policy before
+//! POST   /v1/policy/promote               have the candidate decide
 //! ```
 
 mod client;
@@ -28,8 +29,8 @@ pub(crate) use documents::{
 };
 pub(crate) use server::AdminServer;
 pub(crate) use status::{
-    ComponentStatus, DenialJump, EntryCounts, ListenerFacts, PolicyFacts, RefusedSources, Status,
-    SvidStatus,
+    ComponentStatus, DenialJump, EntryCounts, ListenerFacts, PolicyFacts, Promotion,
+    RefusedSources, ShadowFacts, Status, SvidStatus,
 };
 
 /// The socket's name in the state directory.

@@ -19,8 +19,8 @@ pub(crate) use identity::{
     ListArguments, RotateArguments, StateArguments,
 };
 pub(crate) use policy::{
-    BenchArguments, EvalArguments, PointName, PolicyCheckArguments, PolicyCommand, PolicyPaths,
-    QuestionArguments, TestArguments,
+    BenchArguments, EvalArguments, ExplainArguments, PointName, PolicyCheckArguments,
+    PolicyCommand, PolicyPaths, QuestionArguments, ReplayArguments, TestArguments,
 };
 pub(crate) use svid::{
     BundleArguments, BundleFormat, FetchCommand, FetchJwtArguments, FetchX509Arguments,
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     /// Registration entries and authorities of a running instance
     #[command(subcommand)]
     Identity(IdentityCommand),
-    /// Test, check, ask and time policies; see which one a running instance has, and go back
+    /// Test, check, ask, explain, replay and time policies; see which one a running instance has, and go back
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Fetch, watch and validate SVIDs by a SPIFFE Workload API

@@ -143,7 +143,11 @@ impl Check {
     }
 
     /// It is so, but may not stay so.
-    pub(crate) fn warning(self, code: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn warning(
+        self,
+        code: impl Into<Cow<'static, str>>,
+        reason: impl Into<String>,
+    ) -> Self {
         self.found(Outcome::Warning, code.into(), reason.into())
     }
 

@@ -34,6 +34,7 @@ use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::source::SvidSource;
 use sidegate_policy::decision_log::DecisionLogWriter;
+use sidegate_policy::shadow::ShadowMetrics;
 use sidegate_policy::{Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
 use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
@@ -47,10 +48,13 @@ use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
-use policy::{EvaluatorParts, GenerationMetrics, PolicyFiles, PolicyOrigin, PolicyParts};
+use policy::{
+    EvaluatorParts, GenerationMetrics, PolicyFiles, PolicyOrigin, PolicyParts, load_candidate,
+};
 use socket::{BoundSocket, Purpose};
 use status::Facts;
 
+pub(crate) use bundles::BundleStatus;
 pub(crate) use components::component_digest;
 pub(crate) use examine::examine;
 pub(crate) use policy::{ChangeError, PolicyManager};
@@ -97,6 +101,7 @@ impl Instance {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entries = identity::entries(config, source)?;
         let (policy, origin) = load_policy(config, source, state.path(), &clock).await?;
+        let candidate = load_candidate(config, source)?;
         let components = components::load(config, source, &mut registry)?;
         let admin = Admin::bind(config.admin.listen)?;
         let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
@@ -114,9 +119,25 @@ impl Instance {
 
         let (decision_log, decision_writer) =
             decision_log::start(config, source, &mut registry)?.unzip();
+        let (shadow, candidate, candidate_files) = match candidate {
+            Some(loaded) => {
+                let metrics = ShadowMetrics::register(&mut registry);
+                let (shadow, candidate, files) = loaded.start(metrics, &clock)?;
+                (Some(shadow), Some(candidate), Some(files))
+            }
+            None => (None, None, None),
+        };
+        let bundles = match &origin {
+            PolicyOrigin::Bundles(bundles) => Some(bundles.handle()),
+            PolicyOrigin::Stock | PolicyOrigin::Files(_) => None,
+        };
+        if let Some(bundles) = &bundles {
+            bundles.register(&mut registry);
+        }
         let parts = EvaluatorParts {
             decisions: PolicyMetrics::register(&mut registry),
             log: decision_log,
+            shadow,
         };
         let evaluators = (0..workers.get())
             .map(|_| parts.evaluator(&policy))
@@ -144,6 +165,8 @@ impl Instance {
             evaluators: parts,
             metrics: GenerationMetrics::register(&mut registry),
             clock: Arc::clone(&clock),
+            candidate,
+            bundles,
         };
         let policy = Arc::new(PolicyManager::new(policy, parts, proxy.policy()));
 
@@ -174,7 +197,7 @@ impl Instance {
         let admin_url = format!("{scheme}://{}", admin.address());
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
-        tasks.spawn(Arc::clone(&policy).run(origin, stop.clone()));
+        tasks.spawn(Arc::clone(&policy).run(origin, candidate_files, stop.clone()));
         for (file, written) in files {
             tasks.spawn(file.run(written, identities.clone(), stop.clone()));
         }

@@ -23,6 +23,7 @@ use crate::memory::Memory;
 use crate::metrics::{DecisionRecorder, PolicyMetrics};
 use crate::permit::{Permit, PreparedEdits};
 use crate::policy::Policy;
+use crate::shadow::Shadow;
 
 /// One worker thread's way to ask a policy.
 ///
@@ -37,9 +38,8 @@ pub struct Evaluator {
     template: Option<Template>,
     recorder: DecisionRecorder,
     connect: Option<Connect>,
-    /// Where decisions are noted, if they are, and this evaluator's own
-    /// reference to the policy for it.
-    log: Option<(DecisionLog, Arc<Policy>)>,
+    /// Who is told of decisions, if anybody is.
+    told: Option<Told>,
     /// Checks some of the machine's answers.
     rechecks: Option<Arc<Rechecks>>,
     /// How many answers of the machine there are until the next one is checked.
@@ -52,6 +52,14 @@ pub struct Evaluator {
 struct Connect {
     interpreter: Option<Box<Interpreter>>,
     recorder: DecisionRecorder,
+}
+
+/// Who is told of decisions.
+struct Told {
+    log: Option<DecisionLog>,
+    shadow: Option<Shadow>,
+    /// This evaluator's own reference to the policy.
+    policy: Arc<Policy>,
 }
 
 /// What evaluates.
@@ -121,7 +129,7 @@ impl Evaluator {
             template,
             recorder: metrics.recorder("ingress"),
             connect,
-            log: None,
+            told: None,
             rechecks,
             until_recheck: ONE_IN,
             ids: SmallRng::from_os_rng(),
@@ -132,8 +140,23 @@ impl Evaluator {
     /// Notes every decision in `log`.
     #[must_use]
     pub fn with_decision_log(mut self, log: DecisionLog) -> Self {
-        self.log = Some((log, Arc::new(self.policy.clone())));
+        self.told().log = Some(log);
         self
+    }
+
+    /// Has `shadow` compare decisions with those of a candidate.
+    #[must_use]
+    pub fn with_shadow(mut self, shadow: Shadow) -> Self {
+        self.told().shadow = Some(shadow);
+        self
+    }
+
+    fn told(&mut self) -> &mut Told {
+        self.told.get_or_insert_with(|| Told {
+            log: None,
+            shadow: None,
+            policy: Arc::new(self.policy.clone()),
+        })
     }
 
     /// Asks the policy about one request.
@@ -155,12 +178,15 @@ impl Evaluator {
         let verdict = outcome.verdict(&request.head.uri);
         let denied = verdict.as_ref().err().map(|refusal| &refusal.reason);
         self.recorder.record(denied, elapsed);
-        let head = match &self.log {
-            None => request.head,
-            Some((log, policy)) => {
+        let told = self.told.as_ref();
+        let log = told.and_then(|told| told.log.as_ref());
+        let shadow = told.and_then(|told| told.shadow.as_ref());
+        let shadow = shadow.filter(|shadow| shadow.samples(&mut self.ids));
+        let head = match told {
+            Some(told) if log.is_some() || shadow.is_some() => {
                 let head = std::mem::replace(&mut request.head, empty_head());
-                log.record(Record {
-                    policy: Arc::clone(policy),
+                let record = Arc::new(Record {
+                    policy: Arc::clone(&told.policy),
                     connection: Arc::clone(connection.parameters()),
                     request,
                     head: HeadCopy::of(&head),
@@ -172,8 +198,15 @@ impl Evaluator {
                     denied: denied.cloned(),
                     elapsed,
                 });
+                if let Some(shadow) = shadow {
+                    shadow.record(Arc::clone(&record));
+                }
+                if let Some(log) = log {
+                    log.record(record);
+                }
                 head
             }
+            _ => request.head,
         };
         self.conclude(verdict, head, decision_id)
     }
@@ -258,7 +291,7 @@ impl Evaluator {
     }
 
     /// What becomes of a request, and how long the evaluation took if there was one.
-    fn outcome(
+    pub(crate) fn outcome(
         &mut self,
         connection: &ConnectionFacts,
         request: &RequestFacts,

@@ -262,6 +262,11 @@ impl Policy {
         &self.inner.analysis.reads
     }
 
+    /// What is known of the policy before it is asked.
+    pub(crate) fn analysis(&self) -> &Analysis {
+        &self.inner.analysis
+    }
+
     /// Why decisions are not remembered, if they are not.
     pub(crate) fn unremembered(&self) -> Option<&Unremembered> {
         self.inner.analysis.unremembered.as_ref()

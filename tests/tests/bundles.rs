@@ -11,8 +11,9 @@ use sidegate_tests::{Output, Sidegate, until};
 use tempfile::TempDir;
 
 use crate::support::{Client, Configuration, body, finish, folder, logged, write};
-use archive::{DATA, POLICY, good, tarball};
-use server::{BundleServer, Published};
+pub(crate) use archive::tarball;
+use archive::{DATA, POLICY, good};
+pub(crate) use server::{BundleServer, Published};
 
 /// A configuration with one bundle.
 fn with_bundle(lines: &str) -> Configuration {

@@ -128,6 +128,7 @@ impl AdminServer {
                 self.authority(kind, action, body).await
             }
             (&Method::POST, ["v1", "policy", "rollback"]) => self.roll_back(body).await,
+            (&Method::POST, ["v1", "policy", "promote"]) => self.promote(body).await,
             _ => Err(Refused::new(
                 StatusCode::NOT_FOUND,
                 "SG0047",
@@ -268,6 +269,11 @@ impl AdminServer {
         json_document(StatusCode::OK, &self.policy.rollback().await?)
     }
 
+    async fn promote(&self, body: Incoming) -> Answer {
+        let Nothing {} = read(body).await?;
+        json_document(StatusCode::OK, &self.policy.promote().await?)
+    }
+
     /// The source may be signing or syncing files: what it does, and what it only tells, takes time.
     async fn ask<T: Send + 'static>(
         &self,
@@ -360,7 +366,9 @@ impl Refused {
 impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         let status = match error {
-            ChangeError::NoPrevious => StatusCode::CONFLICT,
+            ChangeError::NoPrevious
+            | ChangeError::NoCandidate
+            | ChangeError::CandidateRefused { .. } => StatusCode::CONFLICT,
             ChangeError::Sources(_) | ChangeError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.code(), chain(&error))

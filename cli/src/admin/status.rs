@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sidegate_identity::embedded::Authorities;
 
 use crate::check::counted;
-use crate::instance::ListenerStatus;
+use crate::instance::{BundleStatus, ListenerStatus};
 
 /// The document of `GET /v1/status`. Moments are seconds since 1970.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,6 +91,49 @@ pub(crate) struct PolicyFacts {
     /// A rise of denials that came with the last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) denials: Option<DenialJump>,
+    /// Its sources are those of the candidate that was promoted: the next start loads others.
+    #[serde(default)]
+    pub(crate) is_promoted: bool,
+    /// The candidate for the next policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shadow: Option<ShadowFacts>,
+    /// Where the policy comes from bundles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) bundles: Vec<BundleStatus>,
+}
+
+/// What came of a promotion.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Promotion {
+    /// Not where the candidate's sources decided already.
+    pub(crate) is_changed: bool,
+    #[serde(flatten)]
+    pub(crate) policy: PolicyFacts,
+}
+
+/// A candidate, and how it compares with the policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ShadowFacts {
+    pub(crate) path: String,
+    /// The share of requests that are compared.
+    pub(crate) sample: f64,
+    pub(crate) modules: usize,
+    pub(crate) tests: usize,
+    /// When it was loaded.
+    pub(crate) since: u64,
+    /// The generation whose decisions were compared; 0 for none yet.
+    pub(crate) generation: u64,
+    /// How many were: the sum of all below but the last.
+    pub(crate) compared: u64,
+    pub(crate) same: u64,
+    pub(crate) allowed_to_denied: u64,
+    pub(crate) denied_to_allowed: u64,
+    pub(crate) edits: u64,
+    pub(crate) error: u64,
+    pub(crate) dropped: u64,
+    /// Newer sources of it that are no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<RefusedSources>,
 }
 
 /// Sources that did not become a policy.
@@ -139,6 +182,51 @@ impl PolicyFacts {
     pub(crate) fn content(&self) -> String {
         let tests = counted(self.tests, "test");
         format!("{}, {tests} passed", counted(self.modules, "module"))
+    }
+}
+
+impl ShadowFacts {
+    /// In a line, for people.
+    pub(crate) fn summary(&self) -> String {
+        let tests = counted(self.tests, "test");
+        let mut text = format!(
+            "{}, {}, {tests} passed",
+            self.path,
+            counted(self.modules, "module")
+        );
+        if self.sample < 1.0 {
+            text.push_str(&format!(", asked about {} of the requests", self.sample));
+        }
+        text
+    }
+
+    /// How it compares, in a line, for people.
+    pub(crate) fn comparison(&self) -> String {
+        let kinds = [
+            (self.allowed_to_denied, "allowed to denied"),
+            (self.denied_to_allowed, "denied to allowed"),
+            (self.edits, "other edits"),
+            (self.error, "without an answer"),
+        ];
+        let differing = self.compared.saturating_sub(self.same);
+        let mut text = match self.compared {
+            0 => "nothing compared yet".to_owned(),
+            compared => format!(
+                "{compared} compared with generation {}, {differing} differ",
+                self.generation
+            ),
+        };
+        let kinds = kinds.iter().filter(|(count, _)| *count > 0);
+        let kinds: Vec<String> = kinds
+            .map(|(count, kind)| format!("{count} {kind}"))
+            .collect();
+        if !kinds.is_empty() {
+            text.push_str(&format!(" ({})", kinds.join(", ")));
+        }
+        if self.dropped > 0 {
+            text.push_str(&format!(", {} not compared for want of time", self.dropped));
+        }
+        text
     }
 }
 

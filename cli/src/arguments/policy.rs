@@ -13,11 +13,16 @@ pub(crate) enum PolicyCommand {
     Check(PolicyCheckArguments),
     Eval(EvalArguments),
     Bench(BenchArguments),
-    /// Show the generation that decides in a running instance, and what became of the last change;
-    /// 1 where it was refused or has made denials jump
+    Explain(Box<ExplainArguments>),
+    Replay(ReplayArguments),
+    /// Show the generation that decides in a running instance, what became of the last change, and
+    /// how a candidate compares; 1 where a change was refused or has made denials jump
     Status(StateArguments),
     /// Have a running instance return to the generation before; a second time, forward again
     Rollback(StateArguments),
+    /// Have the candidate of a running instance decide, until it ends: the configuration stays as
+    /// it is; 1 where the candidate's sources decide already
+    Promote(StateArguments),
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +137,94 @@ pub(crate) struct BenchArguments {
     pub(crate) time: std::time::Duration,
 }
 
+/// Say why a policy answers as it does: which rules fired, which came closest, and on which
+/// expression they stopped; or what it reads.
+///
+/// The request is an input document, or told by --method, --path and --principal, or found in a
+/// decision log by its id. Values of credential headers are never shown. Exit codes: 0 explained, 2
+/// could not.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("asked").required(true).multiple(true).args(["input", "method", "decision", "read_set"]))]
+pub(crate) struct ExplainArguments {
+    #[command(flatten)]
+    pub(crate) paths: PolicyPaths,
+
+    /// The input document, JSON; `-` is standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["method", "decision", "read_set"])]
+    pub(crate) input: Option<PathBuf>,
+
+    /// A request's method
+    #[arg(long, value_name = "METHOD", requires = "path", conflicts_with_all = ["decision", "read_set"])]
+    pub(crate) method: Option<http::Method>,
+
+    /// The request's path, with its query
+    #[arg(long, value_name = "PATH", requires = "method")]
+    pub(crate) path: Option<http::uri::PathAndQuery>,
+
+    /// The caller's SPIFFE ID [default: an anonymous caller]
+    #[arg(long, value_name = "SPIFFE_ID", requires = "method")]
+    pub(crate) principal: Option<spiffe::SpiffeId>,
+
+    /// A header of the request, as 'name: value'; may be given several times
+    #[arg(long = "header", value_name = "HEADER", value_parser = header, requires = "method")]
+    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
+
+    /// The authority that the request is for
+    #[arg(
+        long,
+        value_name = "HOST",
+        default_value = "localhost",
+        requires = "method"
+    )]
+    pub(crate) host: String,
+
+    /// The SPIFFE ID that the request is sent to
+    #[arg(long, value_name = "SPIFFE_ID", requires = "method")]
+    pub(crate) destination: Option<spiffe::SpiffeId>,
+
+    /// A decision by its id, or a request by its x-request-id
+    #[arg(long, value_name = "ID", requires = "log", conflicts_with = "read_set")]
+    pub(crate) decision: Option<String>,
+
+    /// The decision log that it is in; `-` is standard input
+    #[arg(long, value_name = "FILE", requires = "decision")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Say what the policy reads of its input, and whether its decisions are remembered
+    #[arg(long)]
+    pub(crate) read_set: bool,
+
+    /// The rule to explain [default: that of the decision, else envoy/authz/allow]
+    #[arg(long, value_name = "RULE")]
+    pub(crate) entrypoint: Option<String>,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) output: OutputFormat,
+}
+
+/// Put the decisions of a decision log before another policy, and show which verdicts would change.
+///
+/// Exit codes: 0 none changes, 1 some change, 2 could not read or replay all of them.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// The decision log: JSON lines or arrays, compressed with gzip or not; `-` is standard input
+    #[arg(value_name = "LOG")]
+    pub(crate) log: PathBuf,
+
+    /// The policy: a directory, a .rego file, or a bundle (.tar.gz)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) bundle: PathBuf,
+
+    /// The rule to ask [default: that of each decision]
+    #[arg(long, value_name = "RULE")]
+    pub(crate) entrypoint: Option<String>,
+
+    /// What to print; `json` is one document a line
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) output: OutputFormat,
+}
+
 /// A place where policies decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PointName {
@@ -159,4 +252,16 @@ fn bench_time(text: &str) -> Result<std::time::Duration, String> {
         false => Ok(time),
         true => Err("more than nothing and at most 10m".to_owned()),
     }
+}
+
+/// `name: value`. The value may be a credential, so no message repeats it.
+fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or_else(|| "a header is written 'name: value'".to_owned())?;
+    let name = name.trim().parse();
+    let name = name.map_err(|_| "its name is not one that HTTP has".to_owned())?;
+    let value = http::HeaderValue::from_str(value.trim());
+    let value = value.map_err(|_| "its value is not one that HTTP can carry".to_owned())?;
+    Ok((name, value))
 }

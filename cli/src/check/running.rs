@@ -6,7 +6,9 @@ use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::AuthorityKind;
 
 use super::{Category, Check, authority, probe, span};
-use crate::admin::{AdminClient, PolicyFacts, Refusal, RefusedSources, Status, SvidStatus};
+use crate::admin::{
+    AdminClient, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status, SvidStatus,
+};
 use crate::failure::Failure;
 use crate::instance::StateDirectory;
 
@@ -167,6 +169,14 @@ fn policy(policy: &PolicyFacts) -> Vec<Check> {
             .hint("change the sources; or `sidegate policy rollback` again, to return to them"),
         _ => row,
     }];
+    if policy.is_promoted {
+        let reason = format!("the next start loads {} again", policy.origin());
+        rows.push(
+            Check::ok("policy-promoted", "configured policy decides", "")
+                .warning("SG0256", format!("the candidate was promoted: {reason}"))
+                .hint("make the candidate's sources those of the configuration; or `sidegate policy rollback`"),
+        );
+    }
     if let Some(RefusedSources { code, message, .. }) = &policy.refused {
         let refusal = Refusal {
             code: code.clone(),
@@ -179,6 +189,16 @@ fn policy(policy: &PolicyFacts) -> Vec<Check> {
         let row = Check::ok("policy-sources", "newest sources are the policy", "");
         rows.extend(row.unless(Err::<(), _>(refusal.into())));
     }
+    rows.extend(policy.bundles.iter().map(|bundle| {
+        let row = Check::ok("policy-bundle", "bundle is up to date", bundle.summary());
+        match &bundle.error {
+            None => row,
+            Some(error) => row
+                .warning(error.code.clone(), &error.message)
+                .hint("the one in use stays; it is tried again"),
+        }
+    }));
+    rows.extend(policy.shadow.as_ref().map(candidate));
     if let Some(jump) = policy.denials {
         rows.push(
             Check::ok("policy-denials", "denials are as before", "")
@@ -187,6 +207,17 @@ fn policy(policy: &PolicyFacts) -> Vec<Check> {
         );
     }
     rows
+}
+
+fn candidate(shadow: &ShadowFacts) -> Check {
+    let detail = format!("{}; {}", shadow.summary(), shadow.comparison());
+    let row = Check::ok("policy-shadow", "candidate is compared", detail);
+    match &shadow.refused {
+        None => row,
+        Some(refused) => row
+            .warning(refused.code.clone(), &refused.message)
+            .hint("the last candidate is compared until its files are mended"),
+    }
 }
 
 fn listeners(status: &Status) -> Vec<Check> {

@@ -144,6 +144,16 @@ fn each_fact_that_is_not_well_has_its_row() {
         all.extend(more.clone());
         ("/policy", policy)
     };
+    let shadow = |more: Value| {
+        let mut shadow = json!({
+            "path": "/next", "sample": 1.0, "modules": 2, "tests": 1, "since": NOW,
+            "generation": 5, "compared": 9, "same": 8, "allowed_to_denied": 0,
+            "denied_to_allowed": 1, "edits": 0, "error": 0, "dropped": 0,
+        });
+        let (all, more) = (shadow.as_object_mut().unwrap(), more.as_object().unwrap());
+        all.extend(more.clone());
+        shadow
+    };
     let cases: &[(&[(&str, Value)], &str)] = &[
         (&[], ""),
         (
@@ -173,6 +183,37 @@ fn each_fact_that_is_not_well_has_its_row() {
 ‼ policy decides  /p, a/b/allow, 1 module, 0 tests passed, generation 5
     it was rolled back to the sources of generation 3   [SG0253]
     hint: change the sources; or `sidegate policy rollback` again, to return to them
+",
+        ),
+        (
+            &[policy(json!({"is_promoted": true}))],
+            "\
+‼ configured policy decides
+    the candidate was promoted: the next start loads /p again   [SG0256]
+    hint: make the candidate's sources those of the configuration; or `sidegate policy rollback`
+",
+        ),
+        (
+            &[policy(json!({"shadow": shadow(json!({
+                "refused": {"at": NOW, "code": "SG0204", "message": "no modules"},
+            }))}))],
+            "\
+‼ candidate is compared  /next, 2 modules, 1 test passed; 9 compared with generation 5, 1 differ (1 denied to allowed)
+    no modules   [SG0204]
+    hint: the last candidate is compared until its files are mended
+",
+        ),
+        (&[policy(json!({"shadow": shadow(json!({}))}))], ""),
+        (
+            &[policy(json!({"bundles": [
+                {"name": "a", "revision": "", "kept": false},
+                {"name": "b", "revision": "r1", "etag": "\"1\"", "kept": true,
+                 "error": {"code": "SG0230", "message": "down"}},
+            ]}))],
+            "\
+‼ bundle is up to date  b, revision r1, etag \"1\", kept from an earlier run
+    down   [SG0230]
+    hint: the one in use stays; it is tried again
 ",
         ),
         // Forward again.

@@ -4,8 +4,13 @@
 mod bench;
 mod check;
 mod eval;
+mod explain;
+#[cfg(test)]
+mod explain_tests;
+mod explain_text;
 mod findings;
 mod input;
+mod replay;
 mod running;
 mod test;
 #[cfg(test)]
@@ -27,8 +32,11 @@ pub(super) fn execute(command: &PolicyCommand) -> Result<bool, Failure> {
         PolicyCommand::Check(arguments) => check::execute(arguments),
         PolicyCommand::Eval(arguments) => eval::execute(arguments),
         PolicyCommand::Bench(arguments) => bench::execute(arguments),
+        PolicyCommand::Explain(arguments) => explain::execute(arguments),
+        PolicyCommand::Replay(arguments) => replay::execute(arguments),
         PolicyCommand::Status(arguments) => running::status(arguments),
         PolicyCommand::Rollback(arguments) => running::roll_back(arguments),
+        PolicyCommand::Promote(arguments) => running::promote(arguments),
     }
 }
 

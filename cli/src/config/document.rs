@@ -399,6 +399,7 @@ fn in_toml_words(what: &str) -> String {
         "map" | "a map" => "a table",
         "sequence" | "a sequence" => "an array",
         "i64" => "an integer",
+        "f64" => "a number",
         other => return other.trim_end_matches(" as i128").to_owned(),
     }
     .to_owned()

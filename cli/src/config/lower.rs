@@ -2,6 +2,7 @@
 
 mod bundles;
 mod decision_log;
+mod shadow;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -210,9 +211,15 @@ impl Lowering<'_> {
         };
         let base = self.base;
         let longest = Duration::from_secs(5);
-        let has_bundles = !raw.bundle.is_empty() || self.is_faulty(&at.child("bundle"));
+        let shadow_key = at.child("shadow");
+        // Both are sections of their own: with a shadow alone, the stock policy decides.
+        let needs_no_path = !raw.bundle.is_empty()
+            || raw.shadow.is_some()
+            || self.is_faulty(&at.child("bundle"))
+            || self.is_faulty(&shadow_key);
+        let shadow = raw.shadow.and_then(|raw| self.shadow(&shadow_key, raw.0));
         Policy {
-            path: match has_bundles {
+            path: match needs_no_path {
                 true => self.optional(raw.path, at.child("path"), values::path(base)),
                 false => self.required(raw.path, at.child("path"), values::path(base)),
             },
@@ -227,6 +234,7 @@ impl Lowering<'_> {
                     values::duration(*AT_LEAST_A_NANOSECOND.start()..=longest),
                 )
                 .unwrap_or(default.timeout),
+            shadow,
         }
     }
 

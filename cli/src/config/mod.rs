@@ -30,7 +30,7 @@ pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
     DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Listener, Log, LogFormat, Notify,
-    Policy, PolicyBundle, Proxy, Receiver, SvidFile, Target, Timeouts, WorkloadApi,
+    Policy, PolicyBundle, PolicyShadow, Proxy, Receiver, SvidFile, Target, Timeouts, WorkloadApi,
 };
 
 pub(crate) use values::{jwt_svid_ttl, svid_ttl, upstream_authority};

@@ -15,6 +15,7 @@ use sidegate_identity::entry;
 pub(crate) use sidegate_identity::svid_file::Notify;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
+pub(crate) use sidegate_policy::shadow::Sample;
 pub(crate) use sidegate_proxy::{BodyLimits, Timeouts};
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -112,6 +113,17 @@ pub(crate) struct Policy {
     pub(crate) entrypoint: String,
     /// How long one decision may take before it counts as a denial.
     pub(crate) timeout: Duration,
+    /// What may be the next policy.
+    pub(crate) shadow: Option<PolicyShadow>,
+}
+
+/// `[policy.shadow]`: a candidate that is compared with the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PolicyShadow {
+    /// A Rego file, a directory of them, or the tarball of a bundle.
+    pub(crate) path: PathBuf,
+    /// The share of requests that are compared.
+    pub(crate) sample: Sample,
 }
 
 /// `[[policy.bundle]]`: an OPA bundle.
@@ -364,6 +376,7 @@ impl Default for Policy {
             bundles: Vec::new(),
             entrypoint: "envoy/authz/allow".to_owned(),
             timeout: Duration::from_millis(50),
+            shadow: None,
         }
     }
 }

@@ -85,6 +85,14 @@ pub(super) struct RawPolicy {
     pub(super) timeout: Option<String>,
     #[serde(default)]
     pub(super) bundle: Vec<Table<RawBundle>>,
+    pub(super) shadow: Option<Table<RawShadow>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawShadow {
+    pub(super) path: Option<String>,
+    pub(super) sample: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

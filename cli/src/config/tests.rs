@@ -13,11 +13,11 @@ use http::Uri;
 use sidegate_policy::bundle::Polling;
 
 use super::model::{
-    BroughtFiles, BundleVerification, DecisionLog, FileOptions, Notify, UploadOptions,
+    BroughtFiles, BundleVerification, DecisionLog, FileOptions, Notify, Sample, UploadOptions,
 };
 use super::raw::{
     RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
-    RawIdentity, RawListener, RawLog, RawPolicy, RawProxy, RawRequestBody, RawSvidFile,
+    RawIdentity, RawListener, RawLog, RawPolicy, RawProxy, RawRequestBody, RawShadow, RawSvidFile,
     RawTimeouts, RawWorkloadApi,
 };
 use super::*;
@@ -179,6 +179,7 @@ fn what_is_left_out_has_the_documented_default() {
             bundles: Vec::new(),
             entrypoint: "envoy/authz/allow".to_owned(),
             timeout: Duration::from_millis(50),
+            shadow: None,
         },
         proxy: Proxy {
             workers: None,
@@ -242,6 +243,9 @@ fn what_is_written_is_what_is_used() {
         path = "policies"
         entrypoint = "a/b"
         timeout = "5s"
+        [policy.shadow]
+        path = "next.tar.gz"
+        sample = 0.25
         [proxy]
         workers = 256
         drain_timeout = "0s"
@@ -326,6 +330,10 @@ fn what_is_written_is_what_is_used() {
             bundles: Vec::new(),
             entrypoint: "a/b".to_owned(),
             timeout: Duration::from_secs(5),
+            shadow: Some(PolicyShadow {
+                path: PathBuf::from("folder/next.tar.gz"),
+                sample: Sample::new(0.25).unwrap(),
+            }),
         },
         proxy: Proxy {
             workers: Some(256),
@@ -612,6 +620,20 @@ fn keys_of<'de, T: Deserialize<'de> + std::fmt::Debug>() -> Vec<String> {
 }
 
 #[test]
+fn a_candidate_needs_no_policy_beside_it() {
+    for (sample, share) in [("", 1.0), ("sample = 0", 0.0), ("sample = 1", 1.0)] {
+        let text = format!("{SMALLEST}[policy.shadow]\npath = \"next\"\n{sample}\n");
+        let policy = parse(Path::new("sidegate.toml"), &text).unwrap().0.policy;
+        assert_eq!(policy.path, None);
+        let expected = PolicyShadow {
+            path: PathBuf::from("next"),
+            sample: Sample::new(share).unwrap(),
+        };
+        assert_eq!(policy.shadow, Some(expected));
+    }
+}
+
+#[test]
 fn every_key_is_documented_under_its_section() {
     let sections = [
         ("[identity]", keys_of::<RawIdentity>()),
@@ -621,6 +643,7 @@ fn every_key_is_documented_under_its_section() {
         ("[admin]", keys_of::<RawAdmin>()),
         ("[policy]", keys_of::<RawPolicy>()),
         ("[[policy.bundle]]", keys_of::<RawBundle>()),
+        ("[policy.shadow]", keys_of::<RawShadow>()),
         ("[proxy]", keys_of::<RawProxy>()),
         ("[[component]]", keys_of::<RawComponent>()),
         ("[[listener]]", keys_of::<RawListener>()),
@@ -641,7 +664,14 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let tables = ["entry", "timeouts", "request_body", "embedded", "bundle"];
+            let tables = [
+                "entry",
+                "timeouts",
+                "request_body",
+                "embedded",
+                "bundle",
+                "shadow",
+            ];
             let own = tables.contains(&key.as_str());
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");

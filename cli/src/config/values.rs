@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
-    AccessLogOutput, Credentials, DecisionLogKind, Identity, IdentitySource, LogFormat, WorkloadApi,
+    AccessLogOutput, Credentials, DecisionLogKind, Identity, IdentitySource, LogFormat, Sample,
+    WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -134,6 +135,11 @@ pub(super) fn integer(allowed: RangeInclusive<i64>) -> impl FnOnce(&i64) -> Resu
         }
         usize::try_from(*number).map_err(|_| refused())
     }
+}
+
+/// A share of requests.
+pub(super) fn sample(share: &f64) -> Result<Sample, Problem> {
+    Sample::new(*share).ok_or_else(|| out_of_range("must be from 0 to 1".to_owned()))
 }
 
 /// Bytes.

@@ -16,6 +16,7 @@ use sidegate_identity::svid_file::SvidFile;
 use sidegate_proxy::BoundListener;
 
 use super::components::{Loaded, load_each};
+use super::policy::load_candidate;
 use super::socket::{BoundSocket, Purpose, short_enough};
 use super::status::{self, seconds};
 use super::{
@@ -207,7 +208,17 @@ impl Examination<'_> {
             Ok(policy) => status::policy(status::policy_origin(self.config), policy).summary(),
             Err(_) => status::policy_origin(self.config).unwrap_or_default(),
         };
-        Check::ok("policy", "policy can decide", detail).unless(policy)
+        let mut rows = Check::ok("policy", "policy can decide", detail).unless(policy);
+        if let Some(shadow) = &self.config.policy.shadow {
+            let candidate = load_candidate(self.config, Some(self.source));
+            let detail = match &candidate {
+                Ok(Some(candidate)) => candidate.summary(),
+                _ => shadow.path.display().to_string(),
+            };
+            let row = Check::ok("policy-shadow", "candidate can be compared", detail);
+            rows.extend(row.unless(candidate));
+        }
+        rows
     }
 
     fn decision_log(&self) -> Vec<Check> {

@@ -6,8 +6,10 @@
 //!                      │ any failure
 //!                      └──▶ remembered and told; the current one stays
 //! ```
-//! Nothing changes by itself but what [`files`] sees changing.
+//! Nothing changes by itself but what [`files`] sees changing. A [`candidate`] becomes the policy only
+//! where an operator promotes it.
 
+mod candidate;
 mod denials;
 mod files;
 mod metrics;
@@ -17,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use sidegate_identity::clock::Clock;
 use sidegate_policy::decision_log::DecisionLog;
+use sidegate_policy::shadow::Shadow;
 use sidegate_policy::{
     Evaluator, Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources,
 };
@@ -25,10 +28,11 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::bundles::{BundleSources, Update};
+use super::bundles::{BundleHandle, BundleSources, Update};
 use super::status::{self, seconds};
-use crate::admin::{PolicyFacts, RefusedSources};
+use crate::admin::{PolicyFacts, Promotion, RefusedSources};
 use crate::failure::chain;
+pub(super) use candidate::{Candidate, load as load_candidate};
 use denials::Denials;
 pub(super) use files::PolicyFiles;
 pub(super) use metrics::GenerationMetrics;
@@ -53,6 +57,10 @@ pub(super) struct PolicyParts {
     pub(super) evaluators: EvaluatorParts,
     pub(super) metrics: GenerationMetrics,
     pub(super) clock: Arc<dyn Clock>,
+    /// What may be promoted.
+    pub(super) candidate: Option<Candidate>,
+    /// Where the policy comes from bundles.
+    pub(super) bundles: Option<BundleHandle>,
 }
 
 /// What every evaluator gets.
@@ -60,6 +68,7 @@ pub(super) struct PolicyParts {
 pub(super) struct EvaluatorParts {
     pub(super) decisions: PolicyMetrics,
     pub(super) log: Option<DecisionLog>,
+    pub(super) shadow: Option<Shadow>,
 }
 
 /// Where the policy comes from, and what tells of changes there.
@@ -76,6 +85,8 @@ struct Generation {
     policy: Policy,
     /// The generation that had its sources first.
     sources_of: u64,
+    /// Its sources were those of the candidate.
+    is_promoted: bool,
 }
 
 struct State {
@@ -101,16 +112,30 @@ pub(crate) enum ChangeError {
     /// There was only ever one.
     #[error("there is no generation before the one that decides")]
     NoPrevious,
+    /// There is nothing to promote.
+    #[error("there is no candidate: `policy.shadow` is not configured")]
+    NoCandidate,
+    /// What would be promoted is not what its files say.
+    #[error("the candidate's newest sources are refused: {code} {message}")]
+    CandidateRefused {
+        /// The stable diagnostic code of that.
+        code: String,
+        /// Why.
+        message: String,
+    },
 }
 
 impl EvaluatorParts {
     /// An evaluator that counts its decisions, and logs them where that is configured.
     pub(super) fn evaluator(&self, policy: &Policy) -> Result<Evaluator, PolicyError> {
-        let evaluator = policy.evaluator(&self.decisions)?;
-        Ok(match &self.log {
-            Some(log) => evaluator.with_decision_log(log.clone()),
-            None => evaluator,
-        })
+        let mut evaluator = policy.evaluator(&self.decisions)?;
+        if let Some(log) = &self.log {
+            evaluator = evaluator.with_decision_log(log.clone());
+        }
+        if let Some(shadow) = &self.shadow {
+            evaluator = evaluator.with_shadow(shadow.clone());
+        }
+        Ok(evaluator)
     }
 }
 
@@ -123,6 +148,7 @@ impl PolicyManager {
             current: Generation {
                 sources_of: policy.generation(),
                 policy,
+                is_promoted: false,
             },
             previous: None,
             is_rolled_back: false,
@@ -137,18 +163,35 @@ impl PolicyManager {
         }
     }
 
-    /// Follows where the policy comes from, and counts decisions, until told to stop.
-    pub(super) async fn run(self: Arc<Self>, origin: PolicyOrigin, stop: CancellationToken) {
+    /// Follows where the policy and the candidate come from, and counts decisions, until told to
+    /// stop.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        origin: PolicyOrigin,
+        candidate: Option<PolicyFiles>,
+        stop: CancellationToken,
+    ) {
         let follow = async {
             match origin {
                 PolicyOrigin::Stock => std::future::pending().await,
-                PolicyOrigin::Files(files) => files.follow(&self).await,
+                PolicyOrigin::Files(mut files) => loop {
+                    let path = files.changed().await;
+                    // What fails is remembered there, and told.
+                    let _ = self.read(move || PolicySources::read(&path)).await;
+                },
                 PolicyOrigin::Bundles(bundles) => self.follow(bundles).await,
+            }
+        };
+        let compare = async {
+            match (&self.parts.candidate, candidate) {
+                (Some(candidate), Some(files)) => candidate.follow(files).await,
+                _ => std::future::pending().await,
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = follow => {}
+            () = compare => {}
             () = self.count() => {}
         }
     }
@@ -169,7 +212,7 @@ impl PolicyManager {
     }
 
     /// Makes sources the policy, and tells the generation that decides then. Sources that decide
-    /// already, or that an operator went back from, change nothing.
+    /// already, or that an operator went back from or promoted a candidate over, change nothing.
     ///
     /// Once begun it should be let come to its end.
     ///
@@ -177,26 +220,28 @@ impl PolicyManager {
     /// What is wrong with them. It is remembered; the policy stays as it is.
     pub(crate) async fn apply(&self, sources: PolicySources) -> Result<u64, ChangeError> {
         let _changing = self.changing.lock().await;
-        let (known, options) = {
+        let (current, given_up, options) = {
             let state = self.state();
-            let given_up = state.previous.as_ref().filter(|_| state.is_rolled_back);
-            let known = [Some(&state.current), given_up].map(|it| it.map(|it| it.policy.clone()));
-            (known, self.next(&state))
+            let given_up = state.given_up().map(|it| it.policy.clone());
+            (state.current.policy.clone(), given_up, self.next(&state))
         };
         let (swap, parts) = (self.swap.clone(), self.parts.evaluators.clone());
         let loaded = spawn_blocking(move || {
-            if known.iter().flatten().any(|it| *it.sources() == sources) {
-                return Ok(None);
+            let decides = *current.sources() == sources;
+            if decides || given_up.is_some_and(|it| *it.sources() == sources) {
+                return Ok(Err(decides));
             }
             let policy = Policy::load(sources, &options)?;
             let prepared = swap.prepare(|| parts.evaluator(&policy))?;
-            Ok::<_, PolicyError>(Some((policy, prepared)))
+            Ok::<_, PolicyError>(Ok((policy, prepared)))
         });
         let (policy, prepared) = match flat(loaded.await) {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(decides)) => {
                 let mut state = self.state();
                 state.refused = None;
+                // What is configured now is what was promoted.
+                state.current.is_promoted &= !decides;
                 return Ok(state.current.policy.generation());
             }
             Err(error) => return Err(self.refuse(error)),
@@ -205,6 +250,7 @@ impl PolicyManager {
         let generation = Generation {
             sources_of: status.generation,
             policy,
+            is_promoted: false,
         };
         self.put(generation, prepared, |state| {
             state.is_rolled_back = false;
@@ -252,6 +298,7 @@ impl PolicyManager {
         let generation = Generation {
             policy,
             sources_of: previous.sources_of,
+            is_promoted: previous.is_promoted,
         };
         self.put(generation, prepared, |state| {
             state.is_rolled_back = !state.is_rolled_back;
@@ -264,6 +311,55 @@ impl PolicyManager {
             "the policy is rolled back",
         );
         Ok(facts)
+    }
+
+    /// Makes the candidate the policy, until other sources take its place. Nothing is loaded or
+    /// tested again.
+    ///
+    /// # Errors
+    /// There is no candidate, or its newest sources are refused.
+    pub(crate) async fn promote(&self) -> Result<Promotion, ChangeError> {
+        let candidate = self.parts.candidate.as_ref();
+        let candidate = candidate.ok_or(ChangeError::NoCandidate)?;
+        let _changing = self.changing.lock().await;
+        let policy = candidate.policy()?;
+        let (current, options) = {
+            let state = self.state();
+            (state.current.policy.clone(), self.next(&state))
+        };
+        let number = options.generation;
+        let (swap, parts) = (self.swap.clone(), self.parts.evaluators.clone());
+        let prepared = spawn_blocking(move || {
+            if current.sources() == policy.sources() {
+                return Ok(None);
+            }
+            let policy = policy.as_generation(number);
+            let prepared = swap.prepare(|| parts.evaluator(&policy))?;
+            Ok::<_, PolicyError>(Some((policy, prepared)))
+        });
+        let prepared = flat(prepared.await)?;
+        let is_changed = prepared.is_some();
+        if let Some((policy, prepared)) = prepared {
+            let generation = Generation {
+                policy,
+                sources_of: number,
+                is_promoted: true,
+            };
+            self.put(generation, prepared, |state| {
+                state.is_rolled_back = false;
+                state.refused = None;
+            })
+            .await;
+            warn!(
+                code = "SG0256",
+                generation = number,
+                "the candidate is promoted; the configuration still names another policy",
+            );
+        }
+        Ok(Promotion {
+            is_changed,
+            policy: self.facts(),
+        })
     }
 
     /// What to tell of the policy.
@@ -344,19 +440,38 @@ impl PolicyManager {
     fn describe(&self, state: &State) -> PolicyFacts {
         let current = &state.current;
         let generation = current.policy.generation();
+        let previous = state.previous.as_ref();
+        // To go back from a promoted candidate is to go back to what is configured.
+        let was_promoted = previous.is_some_and(|it| it.is_promoted);
+        let bundles = self.parts.bundles.as_ref();
+        let bundles = bundles.map(BundleHandle::status).unwrap_or_default();
+        // A server that takes a bundle back offers nothing that could be accepted.
+        let is_refused = bundles.is_empty() || bundles.iter().any(|it| it.error.is_some());
         PolicyFacts {
             since: seconds(state.since),
             sources_of: Some(current.sources_of).filter(|number| *number != generation),
-            is_rolled_back: state.is_rolled_back,
-            previous: state.previous.as_ref().map(|it| it.policy.generation()),
-            refused: state.refused.clone(),
+            is_rolled_back: state.is_rolled_back && !was_promoted,
+            previous: previous.map(|it| it.policy.generation()),
+            refused: state.refused.clone().filter(|_| is_refused),
             denials: state.denials.jump(),
+            is_promoted: current.is_promoted,
+            shadow: self.parts.candidate.as_ref().map(Candidate::facts),
+            bundles,
             ..status::policy(self.parts.path.clone(), &current.policy)
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The generation whose sources are configured and do not decide, because an operator wants
+    /// another.
+    fn given_up(&self) -> Option<&Generation> {
+        let previous = self.previous.as_ref().filter(|it| !it.is_promoted);
+        previous.filter(|_| self.is_rolled_back || self.current.is_promoted)
     }
 }
 
@@ -367,6 +482,8 @@ impl ChangeError {
             Self::Sources(error) => error.code(),
             Self::Broken(_) => "SG0250",
             Self::NoPrevious => "SG0251",
+            Self::NoCandidate => "SG0255",
+            Self::CandidateRefused { .. } => "SG0257",
         }
     }
 }

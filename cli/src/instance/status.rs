@@ -89,6 +89,9 @@ pub(super) fn policy(path: Option<String>, policy: &Policy) -> PolicyFacts {
         previous: None,
         refused: None,
         denials: None,
+        is_promoted: false,
+        shadow: None,
+        bundles: Vec::new(),
     }
 }
 

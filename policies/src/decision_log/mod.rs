@@ -43,6 +43,7 @@ pub use file::FileOptions;
 pub use metrics::DecisionLogMetrics;
 pub(crate) use record::{Answer, HeadCopy, Record, empty_head};
 pub use upload::{Upload, UploadError, UploadOptions};
+pub(crate) use writer::RateLimit;
 
 use chunk::Chunks;
 use event::EventBuilder;
@@ -50,7 +51,7 @@ use file::RotatingFile;
 use rules::LogRules;
 use sink::{Sink, Uploading};
 use upload::Uploader;
-use writer::{RateLimit, Writer};
+use writer::Writer;
 
 /// Decisions that wait for the log's thread.
 const QUEUE: usize = 16 * 1024;
@@ -122,7 +123,7 @@ struct Shared {
 }
 
 enum Message {
-    Decided(Box<Record>),
+    Decided(Arc<Record>),
     /// Looks whether the log is to end.
     Wake,
 }
@@ -206,11 +207,11 @@ impl DecisionLog {
     }
 
     /// Notes a decision, or counts that it could not. Never waits.
-    pub(crate) fn record(&self, record: Record) {
+    pub(crate) fn record(&self, record: Arc<Record>) {
         let size = record.size();
         let waiting = self.shared.bytes.fetch_add(size, Relaxed);
         let has_room = waiting.saturating_add(size) <= QUEUE_BYTES;
-        let message = Message::Decided(Box::new(record));
+        let message = Message::Decided(record);
         if !has_room || self.records.try_send(message).is_err() {
             self.shared.bytes.fetch_sub(size, Relaxed);
             self.metrics.drops.queue_full.inc();

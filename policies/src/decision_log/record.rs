@@ -14,7 +14,8 @@ use crate::denial::DenialReason;
 use crate::input::{ConnectionParameters, RequestFacts};
 use crate::policy::Policy;
 
-/// One decision.
+/// One decision. The log and the shadow share it.
+#[derive(Clone)]
 pub(crate) struct Record {
     /// The worker's own reference, so that workers do not count on one another's.
     pub(crate) policy: Arc<Policy>,
@@ -33,6 +34,7 @@ pub(crate) struct Record {
 }
 
 /// What the policy answered.
+#[derive(Clone)]
 pub(crate) struct Answer {
     /// [`Value::Undefined`] also where it was not asked, or gave up.
     pub(crate) value: Value,
@@ -42,6 +44,7 @@ pub(crate) struct Answer {
 
 /// A request's head in memory of its own: what the server parsed shares its read
 /// buffer, which the next request on the connection needs.
+#[derive(Clone)]
 pub(crate) struct HeadCopy {
     method: Method,
     version: Version,
@@ -55,7 +58,7 @@ const USUAL_HEADER: usize = 64;
 
 impl Record {
     /// About how many bytes it takes up.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let strings = [
             &self.request.scheme,
             &self.request.host,
@@ -65,6 +68,7 @@ impl Record {
         size_of::<Self>()
             .saturating_add(strings)
             .saturating_add(self.head.text.len())
+            .saturating_add(self.request.body.bytes.len())
     }
 }
 
@@ -92,7 +96,7 @@ impl HeadCopy {
     }
 
     /// The head as it was, without its extensions.
-    pub(super) fn into_head(self) -> Option<Parts> {
+    pub(crate) fn into_head(self) -> Option<Parts> {
         let mut rest = self.text.as_slice();
         let target = next_part(&mut rest)?;
         let mut headers = HeaderMap::new();

@@ -110,7 +110,7 @@ fn connection() -> ConnectionFacts {
         destination_principal: None,
         server_name: None,
         listener: "main".into(),
-        context_extensions: std::collections::BTreeMap::new(),
+        context_extensions: BTreeMap::new(),
     })
 }
 

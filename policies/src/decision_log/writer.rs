@@ -34,7 +34,7 @@ pub(super) struct Writer {
 
 /// Lets a number of events pass in each second.
 #[derive(Debug)]
-pub(super) struct RateLimit {
+pub(crate) struct RateLimit {
     most: u32,
     second: Instant,
     passed: u32,
@@ -45,7 +45,7 @@ impl Writer {
     pub(super) fn run(mut self, mut sink: Sink) {
         while let Some(message) = self.next(&mut sink) {
             if let Message::Decided(record) = message {
-                self.write(*record, &mut sink);
+                self.write(Arc::unwrap_or_clone(record), &mut sink);
             }
         }
         if let Err(error) = sink.finish(&self.metrics) {
@@ -141,7 +141,7 @@ impl Writer {
 }
 
 impl RateLimit {
-    pub(super) fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self {
             most,
             second: Instant::now(),
@@ -149,7 +149,7 @@ impl RateLimit {
         }
     }
 
-    fn passes(&mut self) -> bool {
+    pub(crate) fn passes(&mut self) -> bool {
         if self.second.elapsed() >= Duration::from_secs(1) {
             self.second = Instant::now();
             self.passed = 0;

@@ -177,6 +177,11 @@ impl ReadSet {
         }
     }
 
+    /// The parts that a decision is remembered by, where it may be.
+    pub(crate) fn key(&self) -> Vec<String> {
+        self.fields.iter().map(Field::path).collect()
+    }
+
     /// A part that is read and that no two requests share, and why.
     pub(crate) fn unrepeatable(&self) -> Option<(&Field, &'static str)> {
         self.fields

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// A request as the proxy knows it when it asks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RequestFacts {
     /// The head, normalized: what is decided is what is forwarded.
     pub head: Parts,

@@ -108,6 +108,15 @@ impl InputDocument {
         Self(Value::Undefined)
     }
 
+    /// A document that is there already.
+    pub(crate) fn of(value: Value) -> Self {
+        Self(value)
+    }
+
+    pub(crate) fn value(&self) -> &Value {
+        &self.0
+    }
+
     /// Reads JSON.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub(super) fn good() -> Bytes {
     ])
 }
 
-pub(super) fn tarball(files: &[(&str, &str)]) -> Bytes {
+pub(crate) fn tarball(files: &[(&str, &str)]) -> Bytes {
     let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, content) in files {
         let mut header = header(path, content.len() as u64);

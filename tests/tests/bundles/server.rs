@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// What is served, at every path.
 #[derive(Debug, Clone)]
-pub(super) enum Published {
+pub(crate) enum Published {
     /// A tarball, under an ETag.
     Archive(&'static str, Bytes),
     /// A gigabyte that is made as it is sent; `true` says so in advance.
@@ -35,9 +35,9 @@ pub(super) const GIGABYTE: u64 = 1 << 30;
 
 /// It runs as long as the test's runtime.
 #[derive(Debug)]
-pub(super) struct BundleServer {
+pub(crate) struct BundleServer {
     /// `http://127.0.0.1:port`, or `https://localhost:port`.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// PEM: the certificate that it shows.
     pub(super) certificate: String,
     shared: Arc<Shared>,
@@ -53,7 +53,7 @@ struct Shared {
 
 impl BundleServer {
     /// Serves in plain text; with a token, only to those who show it.
-    pub(super) async fn start(published: Published, token: Option<&'static str>) -> Self {
+    pub(crate) async fn start(published: Published, token: Option<&'static str>) -> Self {
         Self::serve(published, token, None, String::new()).await
     }
 
@@ -100,7 +100,7 @@ impl BundleServer {
     }
 
     /// Replaces what is served; whoever waits is answered.
-    pub(super) fn publish(&self, published: Published) {
+    pub(crate) fn publish(&self, published: Published) {
         self.shared.published.send_replace(published);
     }
 

@@ -14,7 +14,7 @@ use crate::arguments::QuestionArguments;
 use crate::failure::Failure;
 
 /// How long one evaluation may take.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The question that the arguments ask, and its input.
 pub(super) fn question(
@@ -51,7 +51,7 @@ pub(super) fn failed(error: &QuestionError) -> Failure {
     Failure::new(error.code(), error)
 }
 
-fn document(file: &Path) -> Result<InputDocument, Failure> {
+pub(super) fn document(file: &Path) -> Result<InputDocument, Failure> {
     let name = match file.to_str() {
         Some("-") => "standard input".to_owned(),
         _ => file.display().to_string(),

@@ -3,17 +3,22 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::{AdminClient, Nothing, PolicyFacts, rfc3339};
+use crate::admin::{AdminClient, Nothing, PolicyFacts, Promotion, RefusedSources, rfc3339};
 use crate::arguments::{OutputFormat, StateArguments};
 use crate::commands::block_on;
 use crate::failure::Failure;
+use crate::instance::BundleStatus;
 use crate::output;
 
 /// Asks the instance which policy it has. `false` where the last change did not go well.
 pub(super) fn status(arguments: &StateArguments) -> Result<bool, Failure> {
     let policy = block_on(AdminClient::new(&arguments.state).status())?.policy;
     print(arguments, &policy)?;
-    Ok(policy.refused.is_none() && policy.denials.is_none())
+    let candidate = policy.shadow.as_ref();
+    let is_refused = policy.refused.is_some()
+        || policy.bundles.iter().any(|bundle| bundle.error.is_some())
+        || candidate.is_some_and(|candidate| candidate.refused.is_some());
+    Ok(!is_refused && policy.denials.is_none())
 }
 
 /// Has the instance go back, and prints what it has then.
@@ -24,6 +29,18 @@ pub(super) fn roll_back(arguments: &StateArguments) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// Has the instance decide by its candidate, and prints what it has then. `false` where the
+/// candidate's sources decided already.
+pub(super) fn promote(arguments: &StateArguments) -> Result<bool, Failure> {
+    let admin = AdminClient::new(&arguments.state);
+    let promotion: Promotion = block_on(admin.post("/v1/policy/promote", &Nothing {}))?;
+    match arguments.output {
+        OutputFormat::Json => output::print_json(&promotion)?,
+        OutputFormat::Text => output::print(&describe(&promotion.policy))?,
+    }
+    Ok(promotion.is_changed)
+}
+
 fn print(arguments: &StateArguments, policy: &PolicyFacts) -> Result<(), Failure> {
     match arguments.output {
         OutputFormat::Json => output::print_json(policy),
@@ -32,7 +49,6 @@ fn print(arguments: &StateArguments, policy: &PolicyFacts) -> Result<(), Failure
 }
 
 fn describe(policy: &PolicyFacts) -> String {
-    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(policy.since);
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
@@ -45,13 +61,14 @@ fn describe(policy: &PolicyFacts) -> String {
         "{}{} since {}",
         policy.generation,
         sources_of.unwrap_or_default(),
-        rfc3339(since)
+        moment(policy.since)
     );
     line("generation", &generation);
-    line(
-        "sources",
-        &format!("{}, {}", policy.origin(), policy.content()),
-    );
+    let origin = match (policy.is_promoted, &policy.shadow) {
+        (true, Some(shadow)) => &shadow.path,
+        _ => policy.origin(),
+    };
+    line("sources", &format!("{origin}, {}", policy.content()));
     line("requests", &policy.entrypoint);
     line(
         "connections",
@@ -63,13 +80,48 @@ fn describe(policy: &PolicyFacts) -> String {
     if let Some(previous) = policy.previous {
         line("before", &previous.to_string());
     }
+    if policy.is_promoted {
+        let configured = policy.origin();
+        let promoted = format!(
+            "the candidate; the next start loads {configured}, unless the configuration changes"
+        );
+        line("promoted", &promoted);
+    }
     if let Some(refused) = &policy.refused {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(refused.at);
-        let refused = format!("{} at {}: {}", refused.code, rfc3339(at), refused.message);
-        line("refused", &refused);
+        line("refused", &refusal(refused));
+    }
+    for bundle in &policy.bundles {
+        line("bundle", &describe_bundle(bundle));
+    }
+    if let Some(shadow) = &policy.shadow {
+        line("candidate", &shadow.summary());
+        line("compared", &shadow.comparison());
+        if let Some(refused) = &shadow.refused {
+            line("refused", &format!("candidate: {}", refusal(refused)));
+        }
     }
     if let Some(jump) = &policy.denials {
         line("denials", &jump.summary());
     }
     text
+}
+
+fn refusal(refused: &RefusedSources) -> String {
+    let at = moment(refused.at);
+    format!("{} at {at}: {}", refused.code, refused.message)
+}
+
+fn describe_bundle(bundle: &BundleStatus) -> String {
+    let mut text = bundle.summary();
+    if let Some(last) = bundle.last_success {
+        text.push_str(&format!(", looked for at {}", moment(last)));
+    }
+    if let Some(error) = &bundle.error {
+        text.push_str(&format!("\n{}: {}", error.code, error.message));
+    }
+    text
+}
+
+fn moment(seconds: u64) -> String {
+    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }

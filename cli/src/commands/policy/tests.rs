@@ -12,12 +12,12 @@ use super::{bench, check, test, usable};
 /// Where the golden files are, from the crate's own folder, in which its tests run.
 const FOLDER: &str = "src/commands/policy/golden";
 
-fn files(name: &str) -> PolicyFiles {
+pub(super) fn files(name: &str) -> PolicyFiles {
     PolicyFiles::read(&[Path::new(FOLDER).join(name)]).unwrap()
 }
 
 /// Compares with a golden file, and leaves what was found beside it.
-fn compare(golden: &str, found: &str) {
+pub(super) fn compare(golden: &str, found: &str) {
     let path: PathBuf = Path::new(FOLDER).join(golden);
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
     if found != expected {
@@ -31,7 +31,7 @@ fn compare(golden: &str, found: &str) {
     }
 }
 
-fn pretty(document: &impl serde::Serialize) -> String {
+pub(super) fn pretty(document: &impl serde::Serialize) -> String {
     let mut text = serde_json::to_string_pretty(document).unwrap();
     text.push('\n');
     text

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use sidegate_policy::bundle::{Bundle, BundleError, Cause, Limits, merge};
 use sidegate_policy::{PolicyError, PolicySources};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::source::{BundleConfig, Candidate, Found, Source, blocking};
@@ -16,7 +16,6 @@ use super::status::{BundleHandle, Clock, Shared};
 pub(crate) struct BundleSources {
     shared: Arc<Shared>,
     found: mpsc::Receiver<Found>,
-    refresh: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -63,19 +62,17 @@ impl BundleSources {
         } = First::read(configs, limits, &shared, load).await?;
 
         let (sender, found) = mpsc::channel(1);
-        let (refresh, refreshed) = watch::channel(());
         let mut tasks = JoinSet::new();
         for (mut source, candidate) in sources.into_iter().zip(candidates) {
             let Candidate { bundle, receipt } = candidate;
             activate(&shared, source.index, bundle);
             source.accepted(&shared, receipt).await;
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
-            tasks.spawn(source.follow(shared, sender, refreshed.clone()));
+            tasks.spawn(source.follow(shared, sender));
         }
         let started = Self {
             shared,
             found,
-            refresh,
             _tasks: tasks,
         };
         Ok((started, loaded))
@@ -140,12 +137,11 @@ impl BundleSources {
         }
     }
 
-    /// Asks for status and for a new look, also while [`BundleSources::next`] waits.
+    /// Asks for status, also while [`BundleSources::next`] waits.
     #[must_use]
     pub(crate) fn handle(&self) -> BundleHandle {
         BundleHandle {
             shared: Arc::clone(&self.shared),
-            refresh: self.refresh.clone(),
         }
     }
 }

@@ -8,9 +8,10 @@ use http::HeaderValue;
 use sidegate_policy::bundle::{
     Bundle, BundleError, Fetch, Limits, Polling, Remote, Verification, kept,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::status::Shared;
+use crate::instance::policy::PolicyFiles;
 
 /// How long a bundle may take to come.
 const WHOLE: Duration = Duration::from_secs(600);
@@ -27,7 +28,7 @@ pub(crate) struct BundleConfig {
 
 /// Where a bundle comes from.
 pub(crate) enum BundleOrigin {
-    /// A directory, or a file with a gzip tarball. It is read again only when asked to.
+    /// A directory, or a file with a gzip tarball. It is read again whenever it changes.
     Path(PathBuf),
     /// A server that speaks OPA's bundle API.
     Server {
@@ -49,7 +50,10 @@ pub(super) struct Source {
 }
 
 enum Place {
-    Path(PathBuf),
+    Path {
+        path: PathBuf,
+        files: PolicyFiles,
+    },
     Server {
         remote: Remote,
         keep: Option<PathBuf>,
@@ -80,7 +84,11 @@ pub(super) struct Found {
 impl Source {
     pub(super) fn new(index: usize, config: BundleConfig, limits: Limits) -> Self {
         let place = match config.origin {
-            BundleOrigin::Path(path) => Place::Path(path),
+            BundleOrigin::Path(path) => Place::Path {
+                // Looked at before they are read, so that no change in between is missed.
+                files: PolicyFiles::new(&path),
+                path,
+            },
             BundleOrigin::Server {
                 fetch,
                 polling,
@@ -102,7 +110,7 @@ impl Source {
     pub(super) async fn load(&mut self) -> Result<Option<Candidate>, BundleError> {
         let (limits, verification) = (self.limits, self.verification.clone());
         match &mut self.place {
-            Place::Path(path) => {
+            Place::Path { path, .. } => {
                 let path = path.clone();
                 let read = move || Bundle::read_path(&path, &limits, verification.as_ref());
                 Ok(Some(Candidate {
@@ -189,18 +197,12 @@ impl Source {
     }
 
     /// Looks for newer bundles until nobody listens any more.
-    pub(super) async fn follow(
-        mut self,
-        shared: Arc<Shared>,
-        found: mpsc::Sender<Found>,
-        mut refresh: watch::Receiver<()>,
-    ) {
+    pub(super) async fn follow(mut self, shared: Arc<Shared>, found: mpsc::Sender<Found>) {
         let has_failed = |slot: &super::status::Slot| slot.status.error.is_some();
         let mut failures = u32::from(shared.slots().get(self.index).is_some_and(has_failed));
         loop {
             tokio::select! {
                 () = self.pause(failures) => {}
-                refreshed = refresh.changed() => if refreshed.is_err() { return },
                 () = found.closed() => return,
             }
             let looked = tokio::select! {
@@ -217,9 +219,14 @@ impl Source {
         }
     }
 
-    async fn pause(&self, failures: u32) {
-        let Place::Server { remote, .. } = &self.place else {
-            return std::future::pending().await;
+    /// Until it may be worth while to look again.
+    async fn pause(&mut self, failures: u32) {
+        let remote = match &mut self.place {
+            Place::Path { files, .. } => {
+                files.changed().await;
+                return;
+            }
+            Place::Server { remote, .. } => remote,
         };
         let chance = rand::random::<f64>();
         let delay = match failures {

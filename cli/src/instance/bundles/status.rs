@@ -1,11 +1,15 @@
 //! What is known of each bundle, for whoever asks.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use serde::Serialize;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use serde::{Deserialize, Serialize};
 use sidegate_policy::bundle::{Bundle, BundleError};
-use tokio::sync::watch;
 
 use crate::failure::chain;
 
@@ -13,7 +17,7 @@ use crate::failure::chain;
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// One bundle as it is. Times are seconds since 1970.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BundleStatus {
     /// Its name in the configuration.
     pub(crate) name: String,
@@ -32,19 +36,26 @@ pub(crate) struct BundleStatus {
 }
 
 /// What went wrong last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BundleFailure {
     /// The stable diagnostic code.
-    pub(crate) code: &'static str,
+    pub(crate) code: String,
     /// The error with its causes.
     pub(crate) message: String,
 }
 
-/// Asks for the bundles' status, and for a new look at them. Cheap to clone.
+/// Asks for the bundles' status. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct BundleHandle {
     pub(super) shared: Arc<Shared>,
-    pub(super) refresh: watch::Sender<()>,
+}
+
+/// The metrics of the bundles, read off their status.
+struct BundleMetrics(BundleHandle);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BundleLabels {
+    bundle: String,
 }
 
 /// The bundles in use, in the order of the configuration, and the time.
@@ -67,10 +78,63 @@ impl BundleHandle {
         slots.iter().map(|slot| slot.status.clone()).collect()
     }
 
-    /// Reads directories and files again, and asks servers now. What has changed comes as an
-    /// [`Update`](super::set::Update).
-    pub(crate) fn refresh(&self) {
-        self.refresh.send_replace(());
+    /// Adds the bundles' metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(BundleMetrics(self.clone())));
+    }
+}
+
+impl BundleStatus {
+    /// Which edition it is, in a line, for people.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = self.name.clone();
+        if !self.revision.is_empty() {
+            text.push_str(&format!(", revision {}", self.revision));
+        }
+        if let Some(etag) = &self.etag {
+            text.push_str(&format!(", etag {etag}"));
+        }
+        if self.kept {
+            text.push_str(", kept from an earlier run");
+        }
+        text
+    }
+}
+
+impl Collector for BundleMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.0.status();
+        let mut series = |name, help, unit, value: &dyn Fn(&BundleStatus) -> Option<u64>| {
+            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            for status in &all {
+                if let Some(value) = value(status) {
+                    let labels = BundleLabels {
+                        bundle: status.name.clone(),
+                    };
+                    let mut gauge = family.encode_family(&labels)?;
+                    gauge.encode_gauge(&value)?;
+                }
+            }
+            Ok(())
+        };
+        series(
+            "policy_bundle_last_success_timestamp",
+            "When the bundle was last read, or its server last answered",
+            Some(&Unit::Seconds),
+            &|status| status.last_success,
+        )?;
+        series(
+            "policy_bundle_failing",
+            "1 where the last attempt to renew the bundle failed",
+            None,
+            &|status| Some(status.error.is_some().into()),
+        )
+    }
+}
+
+impl fmt::Debug for BundleMetrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("BundleMetrics")
     }
 }
 
@@ -110,7 +174,7 @@ impl Shared {
     /// Notes, and logs, what went wrong.
     pub(super) fn failed(&self, index: usize, error: &BundleError) {
         let failure = BundleFailure {
-            code: error.code(),
+            code: error.code().to_owned(),
             message: chain(error),
         };
         self.change(index, |slot, _| {

@@ -1,4 +1,4 @@
-//! Following the policy's files.
+//! Following the files of a policy, of a candidate for one, or of a bundle.
 //!
 //! They are looked at twice a second, and loaded once they have changed and then kept still for one
 //! look. Looking sees what notifications of the kernel do not tell: changes on network and overlay
@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidegate_policy::PolicySources;
 use tokio::task::spawn_blocking;
-
-use super::PolicyManager;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Data documents.
+const DATA: [&[u8]; 3] = [b"data.json", b"data.yaml", b"data.yml"];
+
+/// What describes a bundle.
+const DESCRIBES: [&[u8]; 2] = [b".manifest", b".signatures.json"];
 
 /// The files at a path, as they were when the policy was loaded last.
 pub(crate) struct PolicyFiles {
@@ -47,8 +50,9 @@ impl PolicyFiles {
         }
     }
 
-    /// Loads them whenever they have changed.
-    pub(super) async fn follow(mut self, manager: &PolicyManager) {
+    /// Waits until they have changed, and kept still for one look; tells where they are. To stop
+    /// waiting misses nothing.
+    pub(crate) async fn changed(&mut self) -> Arc<Path> {
         let mut last = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -56,16 +60,11 @@ impl PolicyFiles {
             let Ok(now) = spawn_blocking(move || look(&path)).await else {
                 continue;
             };
-            let is_still = last.as_ref() == Some(&now);
-            if is_still && now != self.loaded {
+            if last.as_ref() == Some(&now) && now != self.loaded {
                 self.loaded = now;
-                let path = Arc::clone(&self.path);
-                // What fails is remembered there, and told.
-                let _ = manager.read(move || PolicySources::read(&path)).await;
-                last = None;
-            } else {
-                last = Some(now);
+                return Arc::clone(&self.path);
             }
+            last = Some(now);
         }
     }
 }
@@ -102,18 +101,23 @@ fn look(path: &Path) -> Look {
     found
 }
 
-/// What is in a directory and not hidden. A directory that cannot be read shows nothing.
+/// What is in a directory and not hidden, but for what describes a bundle. A directory that cannot be
+/// read shows nothing.
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
-        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.as_encoded_bytes();
+            !name.starts_with(b".") || DESCRIBES.contains(&name)
+        })
         .map(|entry| entry.path())
 }
 
-/// Whether a file would be a module or a data document.
+/// Whether a file would be a module or a data document, or describe a bundle.
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    name.ends_with(b".rego") || name == b"data.json" || name == b"data.yaml"
+    name.ends_with(b".rego") || DATA.contains(&name) || DESCRIBES.contains(&name)
 }
 
 #[cfg(test)]
