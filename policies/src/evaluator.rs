@@ -50,7 +50,7 @@ pub struct Evaluator {
 
 /// What a policy needs that decides on connections too.
 struct Connect {
-    interpreter: Option<Box<Interpreter>>,
+    engine: Engine,
     recorder: DecisionRecorder,
 }
 
@@ -97,10 +97,7 @@ impl Evaluator {
         machine: Option<Machine>,
         metrics: &PolicyMetrics,
     ) -> Result<Self, PolicyError> {
-        let engine = match machine {
-            Some(machine) => Engine::Machine(Box::new(machine)),
-            None => Engine::Interpreter(Some(Box::new(policy.interpreter()?))),
-        };
+        let engine = Engine::new(&policy, machine)?;
         let rechecks = match &engine {
             Engine::Machine(_) => policy.rechecks(metrics),
             Engine::Interpreter(_) => None,
@@ -111,7 +108,7 @@ impl Evaluator {
         };
         let connect = match policy.connect_rule() {
             Some(_) => Some(Connect {
-                interpreter: Some(Box::new(policy.interpreter()?)),
+                engine: Engine::new(&policy, policy.connect_machine())?,
                 recorder: metrics.recorder("connect"),
             }),
             None => None,
@@ -253,7 +250,10 @@ impl Evaluator {
 
     /// What the policy's rule says to a document.
     pub(crate) fn ask(&mut self, input: Value) -> Result<Value, DenialReason> {
-        match self.engine.evaluate(&self.policy, input) {
+        match self
+            .engine
+            .evaluate(&self.policy, self.policy.rule(), input)
+        {
             Ok(Value::Undefined) => Err(DenialReason::Undefined),
             Ok(value) => Ok(value),
             Err(error) => Err(self.failed(error)),
@@ -315,7 +315,9 @@ impl Evaluator {
             None => self.keys.document(reads, connection, request),
         };
         let started = Instant::now();
-        let answer = self.engine.evaluate(&self.policy, input);
+        let answer = self
+            .engine
+            .evaluate(&self.policy, self.policy.rule(), input);
         let elapsed = Some(started.elapsed());
         if let Some(rechecks) = &self.rechecks {
             self.until_recheck = self.until_recheck.saturating_sub(1);
@@ -357,8 +359,8 @@ impl Evaluator {
         input: impl FnOnce() -> Value,
     ) -> Option<Result<Value, EvaluationError>> {
         let rule = self.policy.connect_rule()?;
-        let place = &mut self.connect.as_mut()?.interpreter;
-        Some(interpret(place, &self.policy, rule, input()))
+        let engine = &mut self.connect.as_mut()?.engine;
+        Some(engine.evaluate(&self.policy, rule, input()))
     }
 
     /// Counts a connection's permit, or its denial by reason.
@@ -383,12 +385,26 @@ impl fmt::Debug for Evaluator {
 }
 
 impl Engine {
-    fn evaluate(&mut self, policy: &Policy, input: Value) -> Result<Value, EvaluationError> {
+    /// The machine if there is one, else an interpreter.
+    fn new(policy: &Policy, machine: Option<Machine>) -> Result<Self, PolicyError> {
+        Ok(match machine {
+            Some(machine) => Self::Machine(Box::new(machine)),
+            None => Self::Interpreter(Some(Box::new(policy.interpreter()?))),
+        })
+    }
+
+    /// The rule's value. A machine has one rule only, and it is this.
+    fn evaluate(
+        &mut self,
+        policy: &Policy,
+        rule: &str,
+        input: Value,
+    ) -> Result<Value, EvaluationError> {
         match self {
             Self::Machine(machine) => machine
                 .evaluate(input)
                 .map_err(EvaluationError::without_values),
-            Self::Interpreter(place) => interpret(place, policy, policy.rule(), input),
+            Self::Interpreter(place) => interpret(place, policy, rule, input),
         }
     }
 }

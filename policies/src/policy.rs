@@ -22,8 +22,7 @@ use crate::metrics::PolicyMetrics;
 use crate::points::connect;
 use crate::sources::PolicySources;
 use crate::syntax::{
-    BodyReads, DeclaredRule, RuleKind, RulePath, Syntax, dependencies, rule_reference,
-    unsupported_calls,
+    BodyReads, DeclaredRule, RuleKind, RulePath, Syntax, rule_reference, unsupported_calls,
 };
 use crate::test_runner::{TestResult, run_declared_tests};
 
@@ -81,8 +80,8 @@ struct Loaded {
     sources: PolicySources,
     /// The rule in the form in which the engine looks it up.
     rule: String,
-    /// The rule that decides on connections, if the policy has one.
-    connect: Option<String>,
+    /// What decides on connections, if the policy does.
+    connect: Option<Connect>,
     /// A module that asks for the entrypoints, where no single rule is one.
     asking: Option<String>,
     body_reads: BodyReads,
@@ -100,6 +99,16 @@ struct Loaded {
     disproved: AtomicBool,
     /// The way to the thread that checks the machine, as long as there are evaluators.
     rechecks: Mutex<Weak<Rechecks>>,
+}
+
+/// What decides on connections.
+#[derive(Debug)]
+struct Connect {
+    /// In the form in which the engine looks it up.
+    rule: String,
+    on_machine: bool,
+    /// Whether a rule that it needs has a `with`.
+    replaces: bool,
 }
 
 impl Policy {
@@ -140,8 +149,6 @@ impl Policy {
             false => None,
         };
         let asking = asking.module();
-        let replaces = |path: &RulePath| dependencies(&syntax, path).with.is_some();
-        let connect_replaces = connect.is_some() && replaces(&connect_path);
         interpreter.prepare(asking.as_deref(), &rule)?;
         let analysis = Analysis::new(&syntax, &entrypoint);
 
@@ -173,17 +180,35 @@ impl Policy {
             rule: &rule,
             asking: asking.as_deref(),
         });
+        let connect = connect.map(|rule| {
+            let analysis = Analysis::new(&syntax, &connect_path);
+            let engine = examine(&Candidate {
+                sources: &sources,
+                guarded: &guarded,
+                syntax: &syntax,
+                analysis: &analysis,
+                entrypoint: &connect_path,
+                rule: &rule,
+                asking: asking.as_deref(),
+            });
+            Connect {
+                rule,
+                on_machine: matches!(engine, EngineChoice::Machine(_)),
+                replaces: analysis.dependencies.with.is_some(),
+            }
+        });
         let decision_timeout = options.decision_timeout;
         Ok(Self {
             inner: Arc::new(Loaded {
                 sources,
                 rule,
-                connect,
                 asking,
                 body_reads,
                 decision_timeout,
                 memory_bytes: options.memory_bytes,
-                replaces: analysis.dependencies.with.is_some() || connect_replaces,
+                replaces: analysis.dependencies.with.is_some()
+                    || connect.as_ref().is_some_and(|connect| connect.replaces),
+                connect,
                 analysis,
                 guarded,
                 members,
@@ -329,7 +354,18 @@ impl Policy {
 
     /// The rule that decides on connections, as the engine looks it up.
     pub(crate) fn connect_rule(&self) -> Option<&str> {
-        self.inner.connect.as_deref()
+        self.inner
+            .connect
+            .as_ref()
+            .map(|connect| connect.rule.as_str())
+    }
+
+    /// A new machine for it, where it is one that may run on it.
+    pub(crate) fn connect_machine(&self) -> Option<Machine> {
+        let connect = self.inner.connect.as_ref()?;
+        let mut interpreter = self.interpreter_of(&self.inner.guarded).ok()?;
+        let machine = Machine::compile(&mut interpreter, &connect.rule, self.decision_timeout());
+        machine.ok().filter(|_| connect.on_machine)
     }
 
     /// How long one decision may take.

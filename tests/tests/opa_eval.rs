@@ -76,7 +76,7 @@ fn sidegate(policy: &Path, input: &Path) -> Answer {
     answer(output, |document| {
         document
             .get("value")
-            .filter(|value| !value.is_null())
+            .filter(|_| document.get("defined") == Some(&Value::Bool(true)))
             .cloned()
     })
 }
@@ -84,7 +84,8 @@ fn sidegate(policy: &Path, input: &Path) -> Answer {
 fn answer(output: Output, value: impl Fn(&Value) -> Option<Value>) -> Answer {
     let document = serde_json::from_str::<Value>(&output.stdout);
     match document {
-        Ok(document) if output.status.success() => {
+        // One is for no value.
+        Ok(document) if matches!(output.status.code(), Some(0 | 1)) => {
             value(&document).map_or(Answer::Undefined, |value| Answer::Value(plain(value)))
         }
         _ => Answer::Error(output.stdout + &output.stderr),

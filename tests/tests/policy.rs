@@ -283,7 +283,8 @@ async fn a_path_that_can_be_read_in_two_ways_is_400_before_policy_and_upstream()
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(upstream.heads().len(), 0);
-    let decisions = counter(&sidegate, "sidegate_authz_decisions_total", &[]);
+    let ingress = ["decision_point=\"ingress\""];
+    let decisions = counter(&sidegate, "sidegate_authz_decisions_total", &ingress);
     assert!(decisions < 0.5, "{decisions} decisions");
 }
 

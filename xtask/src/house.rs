@@ -43,7 +43,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 7] = [
     ("tests", &[], &["regorus", "wasmtime", "envoy-types"]),
     (
         "bench",
-        &["sidegate-identity"],
+        &["sidegate-identity", "sidegate-policy"],
         &["regorus", "wasmtime", "envoy-types"],
     ),
 ];

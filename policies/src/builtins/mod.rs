@@ -144,6 +144,12 @@ static EXTENSIONS: &[Extension] = extensions! {
     new "strings.split_n" 3 Pure collections::split_n,
 };
 
+/// Whether Rego v1 has given a builtin of v0 up.
+pub(crate) fn is_deprecated(name: &str) -> bool {
+    let exact = ["all", "any", "net.cidr_overlap", "re_match", "set_diff"];
+    exact.contains(&name) || name.starts_with("cast_")
+}
+
 /// The builtin of our own of this name.
 pub(crate) fn extension(name: &str) -> Option<&'static Extension> {
     let place = EXTENSIONS.binary_search_by_key(&name, |extension| extension.name);

@@ -109,7 +109,7 @@ fn verdicts_are_compared_as_they_would_be_in_service() {
     const ALL: &str = "package envoy.authz\nallow if count(input) > 0\n";
     const WITH: &str = "package envoy.authz\nallow if other with input.a as 1\nother if input.a\n";
     const CLASH: &str = "package envoy.authz\nallow := v if some v in [true, false]\n";
-    const KEY: &str = "package envoy.authz\nallow := {\"allowed\": true, \"x\": 1}\n";
+    const KEY: &str = "package envoy.authz\nallow := {\"allowed\": true, \"headers\": 1}\n";
     const REMOVED: &str = "the policy reads what was removed from the log";
     for (policy, changes, expected) in [
         (USER, json!({}), "same".to_owned()),

@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::{Module, RuleKind, RulePath, Syntax, items, offset, whole_path};
 use crate::builtins::{self, Builtin, Needed};
 use crate::error::{CallProblem, UnsupportedCall};
+use crate::sources::RegoVersion;
 
 /// How many arguments each function of the modules takes, by its full path.
 pub(super) type Functions = BTreeMap<RulePath, BTreeSet<usize>>;
@@ -152,6 +153,9 @@ fn check_call(call: &Json, module: &Module<'_>, functions: &Functions) -> Option
                 found: arguments,
             }
         }
+        Resolved::Builtin(_) if is_gone(&name, module) => CallProblem::Unknown {
+            hint: Some("it is not in Rego v1".to_owned()),
+        },
         Resolved::Builtin(Builtin::Variadic) => return None,
         Resolved::Builtin(Builtin::Fixed(expected)) if fits(expected) => return None,
         Resolved::Builtin(Builtin::Fixed(expected)) => CallProblem::Arity {
@@ -163,6 +167,11 @@ fn check_call(call: &Json, module: &Module<'_>, functions: &Functions) -> Option
         },
     };
     Some(report(&name, function, module, problem))
+}
+
+/// Whether a module's version of Rego has given a builtin up.
+fn is_gone(name: &str, module: &Module<'_>) -> bool {
+    module.version == RegoVersion::V1 && builtins::is_deprecated(name)
 }
 
 /// Checks `with <function> as <replacement>`; anything else that `with` may

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use crate::sources::PolicySources;
+use crate::sources::{PolicySources, RegoVersion};
 
 pub(crate) use body_reads::BodyReads;
 pub(crate) use calls::{forwarded_calls, unsupported_calls};
@@ -52,6 +52,7 @@ pub(crate) struct DeclaredRule {
 pub(crate) struct Module<'a> {
     pub(crate) file: &'a str,
     pub(crate) text: &'a str,
+    pub(crate) version: RegoVersion,
     pub(crate) package: RulePath,
     pub(crate) imports: &'a [Json],
     /// Import aliases and what they stand for, `data` or `input` included.
@@ -74,6 +75,7 @@ impl<'a> Syntax<'a> {
             Module {
                 file: &source.file,
                 text: &source.text,
+                version: source.version,
                 package: module
                     .pointer("/package/refr")
                     .map(fixed_path)

@@ -22,7 +22,8 @@ fn large(bytes: usize) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_the_policy_cannot_see_whole_is_413_and_never_reaches_the_upstream() {
     let front = Front::start(READS_BODIES, "").await;
-    for bytes in [9_000, 10_000_000] {
+    // Larger ones may not be sent to their end before the answer comes and the connection goes.
+    for bytes in [9_000, 60_000] {
         let answer = front.client.send(post(), body(large(bytes))).await;
         assert_eq!((answer.status.as_u16(), answer.body.as_str()), (413, ""));
         let line = front.line(&answer);
@@ -38,7 +39,9 @@ async fn a_body_that_the_policy_cannot_see_whole_is_413_and_never_reaches_the_up
     let answer = front.client.exchange(request.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 
-    let request = post().uri("https://localhost/").body(body(large(9_000)));
+    let request = post()
+        .uri("https://localhost/")
+        .body(body(large(10_000_000)));
     let mut connection = front.client.http2().await;
     let response = patiently(connection.send_request(request.unwrap())).await;
     assert_eq!(read(response.unwrap()).await.status, 413);
