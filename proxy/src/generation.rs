@@ -130,7 +130,7 @@ mod tests {
     use std::thread;
 
     use prometheus_client::registry::Registry;
-    use sidegate_policy::{PolicyOptions, PolicySources};
+    use sidegate_policy::{Policy, PolicyMetrics, PolicyOptions, PolicySources};
 
     use super::*;
 
