@@ -1,6 +1,10 @@
 //! Policies and the requests that they are asked about.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::{Value, json};
 use sidegate_policy::PolicySources;
 
@@ -14,6 +18,8 @@ pub(super) struct Case {
     pub(super) name: String,
     pub(super) sources: PolicySources,
     pub(super) kinds: Vec<Kind>,
+    /// The value of `authorization`, where requests have one.
+    pub(super) authorization: Option<String>,
     /// What the slowest kind should take at most.
     pub(super) goal_ns: Option<f64>,
 }
@@ -32,7 +38,7 @@ pub(super) fn identity(number: usize) -> String {
 }
 
 pub(super) fn all() -> Result<Vec<Case>> {
-    Ok(vec![ten_rule(1_000)?, rbac()?, thousand_rule()?])
+    Ok(vec![ten_rule(1_000)?, rbac()?, thousand_rule()?, jwt()?])
 }
 
 /// The ten rules over as many role bindings as are told.
@@ -92,6 +98,7 @@ pub(super) fn ten_rule(bindings: usize) -> Result<Case> {
                 allowed: false,
             },
         ],
+        authorization: None,
         goal_ns: Some(10_000.0),
     })
 }
@@ -123,7 +130,38 @@ fn rbac() -> Result<Case> {
                 allowed: false,
             },
         ],
+        authorization: None,
         goal_ns: Some(2_000.0),
+    })
+}
+
+/// Claims of a token that is verified for each decision that is not remembered.
+fn jwt() -> Result<Case> {
+    let failed = |_| anyhow!("no token can be signed");
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(failed)?;
+    let encoded = |json: Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+    let head = encoded(json!({"alg": "ES256", "typ": "JWT"}));
+    let claims = encoded(json!({"iss": "bench", "sub": "alice", "roles": ["reader", "writer"]}));
+    let signed = format!("{head}.{claims}");
+    let signature = key.sign(&SystemRandom::new(), signed.as_bytes());
+    let signature = BASE64_URL_SAFE_NO_PAD.encode(signature.map_err(failed)?);
+    let public: PublicKeyX509Der<'_> = key.public_key().as_der().map_err(failed)?;
+    let public = BASE64_STANDARD.encode(public.as_ref());
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n");
+    Ok(Case {
+        name: "jwt".to_owned(),
+        sources: sources(
+            &[("jwt.rego", include_str!("jwt.rego"))],
+            &json!({"key": pem, "trusted": {"issuer": "bench"}}),
+        )?,
+        kinds: vec![Kind {
+            name: "claims",
+            method: "GET",
+            path: |number| format!("/orders/{number}"),
+            allowed: true,
+        }],
+        authorization: Some(format!("Bearer {signed}.{signature}")),
+        goal_ns: None,
     })
 }
 
@@ -152,6 +190,7 @@ fn thousand_rule() -> Result<Case> {
             path: |number| format!("/other/{number}"),
             allowed: false,
         }],
+        authorization: None,
         goal_ns: None,
     })
 }

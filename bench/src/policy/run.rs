@@ -39,7 +39,7 @@ pub(super) fn uncached(case: &Case, threads: usize) -> Result<Vec<(&'static str,
                 let mut evaluator = evaluator(&policy)?;
                 let connections = connections()?;
                 let rounds = (0..ROUNDS)
-                    .map(|_| round(&mut evaluator, &connections, &[kind]))
+                    .map(|_| round(case, &mut evaluator, &connections, &[kind]))
                     .collect::<Result<Vec<_>>>()?;
                 Ok(clock::median(rounds))
             })?;
@@ -57,10 +57,10 @@ pub(super) fn cached(case: &Case, threads: usize) -> Result<Cached> {
         let mut evaluator = evaluator(&policy)?;
         let connections = connections()?;
         let kinds = kinds.get(..1).unwrap_or_default();
-        round(&mut evaluator, &connections, kinds)?;
+        round(case, &mut evaluator, &connections, kinds)?;
         let before = evaluator.remembered();
         let rounds = (0..ROUNDS)
-            .map(|_| round(&mut evaluator, &connections, kinds))
+            .map(|_| round(case, &mut evaluator, &connections, kinds))
             .collect::<Result<Vec<_>>>()?;
         let asked = (ROUNDS * REQUESTS) as f64;
         let hits = (evaluator.remembered() - before) as f64;
@@ -80,8 +80,8 @@ pub(super) fn cached(case: &Case, threads: usize) -> Result<Cached> {
 /// What a worker spends on one change to a policy with 10,000 role bindings: it takes the new
 /// evaluator, decides with it for the first time and gives the old one back.
 pub(super) fn reload() -> Result<f64> {
-    let case = super::cases::ten_rule(10_000)?;
-    let policy = load(&case, 0)?;
+    let case = &super::cases::ten_rule(10_000)?;
+    let policy = load(case, 0)?;
     let kind = case
         .kinds
         .first()
@@ -97,7 +97,7 @@ pub(super) fn reload() -> Result<f64> {
             let mut evaluator = arriving.recv()?;
             let mut spent = Vec::new();
             while let Ok(next) = arriving.recv() {
-                let request = request(kind, spent.len())?;
+                let request = request(case, kind, spent.len())?;
                 let began = clock::thread()?;
                 let old = std::mem::replace(&mut evaluator, next);
                 let decided = evaluator.decide(connection, request);
@@ -118,16 +118,21 @@ pub(super) fn reload() -> Result<f64> {
 
 /// Resident memory that one more evaluator takes, with nothing remembered.
 pub(super) fn memory(case: &Case) -> Result<f64> {
-    const EVALUATORS: usize = 20;
+    // The first ones find room in what loading the policy has left.
+    const FIRST: usize = 20;
+    const MORE: usize = 40;
     let policy = load(case, 0)?;
-    let first = evaluator(&policy)?;
+    let build = |count: usize| {
+        (0..count)
+            .map(|_| evaluator(&policy))
+            .collect::<Result<Vec<_>>>()
+    };
+    let first = build(FIRST)?;
     let before = resident()?;
-    let evaluators = (0..EVALUATORS)
-        .map(|_| evaluator(&policy))
-        .collect::<Result<Vec<_>>>()?;
+    let more = build(MORE)?;
     let after = resident()?;
-    drop((first, evaluators));
-    Ok((after - before) / EVALUATORS as f64)
+    drop((first, more));
+    Ok((after - before) / MORE as f64)
 }
 
 fn resident() -> Result<f64> {
@@ -166,6 +171,7 @@ fn on_threads(threads: usize, measure: impl Fn() -> Result<f64> + Sync) -> Resul
 
 /// CPU nanoseconds a decision over each path with each identity.
 fn round(
+    case: &Case,
     evaluator: &mut Evaluator,
     connections: &[ConnectionFacts],
     kinds: &[&Kind],
@@ -174,7 +180,7 @@ fn round(
     for start in (0..REQUESTS).step_by(BATCH) {
         let asked = (start..start + BATCH)
             .flat_map(|number| kinds.iter().map(move |kind| (number, *kind)))
-            .map(|(number, kind)| Ok((number, kind.allowed, request(kind, number)?)))
+            .map(|(number, kind)| Ok((number, kind.allowed, request(case, kind, number)?)))
             .collect::<Result<Vec<_>>>()?;
         let count = asked.len();
         let mut answered = 0;
@@ -215,7 +221,7 @@ fn connections() -> Result<Vec<ConnectionFacts>> {
 }
 
 /// A request as the proxy has it when it asks.
-fn request(kind: &Kind, number: usize) -> Result<RequestFacts> {
+fn request(case: &Case, kind: &Kind, number: usize) -> Result<RequestFacts> {
     let head = http::Request::builder()
         .method(kind.method)
         .uri((kind.path)(number / IDENTITIES % PATHS))
@@ -229,6 +235,10 @@ fn request(kind: &Kind, number: usize) -> Result<RequestFacts> {
             "x-forwarded-client-cert",
             "By=spiffe://bench.test/orders;URI=spiffe://bench.test/a",
         );
+    let head = match &case.authorization {
+        Some(value) => head.header("authorization", value),
+        None => head,
+    };
     let (head, ()): (Parts, ()) = head.body(())?.into_parts();
     Ok(RequestFacts {
         head,
