@@ -30,7 +30,8 @@ use crate::sources::PolicySources;
 use crate::syntax::{Syntax, dependencies, unsupported_calls};
 
 pub use read_set::{
-    BuiltinUse, InputRead, NotRemembered, ReadPlace, ReadSetReport, Remembering, read_set,
+    BuiltinUse, EngineUse, InputRead, NotRemembered, ReadPlace, ReadSetReport, Remembering,
+    read_set,
 };
 pub use report::{Comparison, Definition, Explanation, Firing, Outcome, Shown, SourcePlace, Stop};
 pub use request::request_document;

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::analysis::{Analysis, Unremembered};
 use crate::builtins::{Purity, purity};
+use crate::differential::EngineChoice;
 use crate::engine::Interpreter;
 use crate::error::PolicyError;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyOptions};
 use crate::question::entrypoint_rule;
 use crate::sources::PolicySources;
 use crate::syntax::{Place, Syntax, rule_reference, written};
@@ -22,6 +23,18 @@ pub struct ReadSetReport {
     pub remembering: Remembering,
     /// The builtins whose results are not a function of their arguments alone.
     pub impure: Vec<BuiltinUse>,
+    /// What evaluates it; `None` of a policy that would not be put into service.
+    pub engine: Option<EngineUse>,
+}
+
+/// What evaluates a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineUse {
+    /// `machine` or `interpreter`.
+    pub name: &'static str,
+    /// Why it is not the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// A part of the input that is read.
@@ -93,7 +106,12 @@ pub fn read_set(sources: &PolicySources, entrypoint: &str) -> Result<ReadSetRepo
     let syntax = Syntax::new(&trees, sources);
     let path = entrypoint_rule(entrypoint, &syntax)?;
     let analysis = Analysis::new(&syntax, &path);
-    Ok(report(rule_reference(&path), &analysis))
+    let options = PolicyOptions {
+        entrypoint: path.join("/"),
+        ..PolicyOptions::default()
+    };
+    let engine = Policy::load(sources.clone(), &options).map(|policy| policy.engine());
+    Ok(report(rule_reference(&path), &analysis, engine.ok()))
 }
 
 impl Policy {
@@ -102,11 +120,11 @@ impl Policy {
     pub fn read_set(&self) -> ReadSetReport {
         let entrypoint = self.status().entrypoint.trim_start_matches('/').split('/');
         let path: Vec<String> = entrypoint.map(str::to_owned).collect();
-        report(rule_reference(&path), self.analysis())
+        report(rule_reference(&path), self.analysis(), Some(self.engine()))
     }
 }
 
-fn report(asked: String, analysis: &Analysis) -> ReadSetReport {
+fn report(asked: String, analysis: &Analysis, engine: Option<EngineChoice>) -> ReadSetReport {
     let dependencies = &analysis.dependencies;
     let reads = dependencies.reads.iter().map(|(path, place)| InputRead {
         path: written(path),
@@ -135,6 +153,16 @@ fn report(asked: String, analysis: &Analysis) -> ReadSetReport {
             prevented_by: unremembered.map(NotRemembered::from),
         },
         impure: impure.collect(),
+        engine: engine.map(|choice| match choice {
+            EngineChoice::Machine(_) => EngineUse {
+                name: "machine",
+                because: None,
+            },
+            EngineChoice::Interpreter { because } => EngineUse {
+                name: "interpreter",
+                because: Some(because.to_string()),
+            },
+        }),
     }
 }
 

@@ -8,7 +8,8 @@ use annotate_snippets::{
 };
 use sidegate_policy::PolicyFiles;
 use sidegate_policy::explain::{
-    Comparison, Definition, Explanation, Outcome, ReadSetReport, Shown, SourcePlace, Stop,
+    Comparison, Definition, EngineUse, Explanation, Outcome, ReadSetReport, Shown, SourcePlace,
+    Stop,
 };
 use sidegate_policy::question::Verdict;
 
@@ -251,6 +252,20 @@ pub(super) fn read_set(report: &ReadSetReport) -> String {
             it.name, it.reason, place.file, place.line, place.column
         );
     }
-    // Which engine evaluates it belongs here, as a last part `engine`.
+    text.push_str("\nengine\n");
+    let _ = match &report.engine {
+        Some(EngineUse {
+            name,
+            because: None,
+        }) => writeln!(text, "  {name}"),
+        Some(EngineUse {
+            name,
+            because: Some(because),
+        }) => writeln!(text, "  {name}: {because}"),
+        None => writeln!(
+            text,
+            "  none: the policy would be refused, see `sidegate policy check`"
+        ),
+    };
     text
 }
