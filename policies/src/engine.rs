@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use regorus::utils::limits::ExecutionTimerConfig;
@@ -151,14 +152,14 @@ impl Interpreter {
     pub(crate) fn evaluate(&mut self, rule: &str, input: Value) -> Result<Value, EvaluationError> {
         let started = Instant::now();
         self.engine.set_input(input);
-        let result = self.engine.eval_rule(rule.to_owned());
+        let result = unbroken(|| self.engine.eval_rule(rule.to_owned()));
         // Where a function has several definitions, the engine drops an error
         // in one of them if another has a value, its own timeout too; and
         // elsewhere it may hide the timeout in a text. The clock does neither.
         if started.elapsed() >= self.limit {
             return Err(EvaluationError::Timeout);
         }
-        result.map_err(|error| EvaluationError::Failed(EngineMessage::new(error)))
+        result?.map_err(|error| EvaluationError::Failed(EngineMessage::new(error)))
     }
 
     /// Notes from now on which lines are evaluated. That takes time.
@@ -233,4 +234,11 @@ fn syntax_trees(engine: &Engine) -> Result<serde_json::Value, PolicyError> {
         source: EngineMessage::new(error),
     })?;
     serde_json::from_str(&text).map_err(|source| PolicyError::NestingDepth { source })
+}
+
+/// Runs the engine. Some of its builtins panic on arguments that may come from a request: that is a
+/// failed evaluation, and no more.
+pub(crate) fn unbroken<T>(run: impl FnOnce() -> T) -> Result<T, EvaluationError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|_| EvaluationError::Failed(EngineMessage::new("the engine panicked")))
 }

@@ -14,7 +14,7 @@ use regorus::rvm::program::Program;
 use regorus::rvm::vm::VmError;
 use regorus::utils::limits::ExecutionTimerConfig;
 
-use crate::engine::{EvaluationError, Interpreter};
+use crate::engine::{EvaluationError, Interpreter, unbroken};
 use crate::error::EngineMessage;
 
 pub(crate) use guards::{Guarded, apply, guarded, guarded_members, unlike};
@@ -60,23 +60,24 @@ impl Machine {
     /// The rule's value, [`Value::Undefined`] included.
     pub(crate) fn evaluate(&mut self, input: Value) -> Result<Value, EvaluationError> {
         self.vm.set_input(input);
-        let result = self.vm.execute_entry_point_by_index(0);
+        let result = unbroken(|| self.vm.execute_entry_point_by_index(0));
         // The document is filled anew for the next request: nobody else may hold it then.
         self.vm.set_input(Value::Undefined);
         let error = match result {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => match error {
+                VmError::TimeLimitExceeded { .. } | VmError::InstructionLimitExceeded { .. } => {
+                    EvaluationError::Timeout
+                }
+                other => EvaluationError::Failed(EngineMessage::new(other)),
+            },
+            Err(panicked) => panicked,
         };
         // What a failed run leaves behind is nobody's business: a new machine costs a microsecond.
         if let Ok(vm) = fresh(&self.program, &self.data, self.limit) {
             self.vm = vm;
         }
-        Err(match error {
-            VmError::TimeLimitExceeded { .. } | VmError::InstructionLimitExceeded { .. } => {
-                EvaluationError::Timeout
-            }
-            other => EvaluationError::Failed(EngineMessage::new(other)),
-        })
+        Err(error)
     }
 }
 

@@ -597,3 +597,16 @@ fn known_limit_the_engine_drops_a_conflict_in_one_of_several_definitions_of_a_fu
         .unwrap_err();
     assert_eq!(denial.reason.label(), "evaluation_error");
 }
+
+#[test]
+fn an_engine_that_breaks_on_what_a_caller_sends_denies_and_decides_on() {
+    let module = "package envoy.authz\n\nallow if input.parsed_path[0] == \"ok\"\n\nallow if time.parse_ns(input.parsed_path[0], \"2020\") > 0\n";
+    let mut evaluator = evaluator(module);
+    for _ in 0..3 {
+        let denial = evaluator
+            .decide(&connection(), get("/%E2%82%AC"))
+            .unwrap_err();
+        assert_eq!(denial.reason.label(), "evaluation_error");
+        assert!(evaluator.decide(&connection(), get("/ok")).is_ok());
+    }
+}
