@@ -610,3 +610,17 @@ fn an_engine_that_breaks_on_what_a_caller_sends_denies_and_decides_on() {
         assert!(evaluator.decide(&connection(), get("/ok")).is_ok());
     }
 }
+
+#[test]
+fn headers_have_their_names_in_lower_case_only() {
+    let module = "package envoy.authz\n\nallow if input.attributes.request.http.headers[\"X-Role\"] == \"admin\"\n\nallow if input.attributes.request.http.headers[\"x-role\"] == \"reader\"\n";
+    let mut evaluator = evaluator(module);
+    for (role, allowed) in [("admin", false), ("reader", true), ("admin", false)] {
+        let asked = request(Request::get("/").header("X-Role", role));
+        assert_eq!(
+            evaluator.decide(&connection(), asked).is_ok(),
+            allowed,
+            "{role}"
+        );
+    }
+}
