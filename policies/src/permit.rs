@@ -105,7 +105,7 @@ pub(crate) struct Edits {
     pub(crate) set: HeaderMap,
     /// Request headers to remove, after those to set were set.
     pub(crate) remove: Vec<HeaderName>,
-    /// Response headers to set.
+    /// Response headers to add.
     pub(crate) response: HeaderMap,
     /// Query parameters to set and to remove.
     pub(crate) query: QueryEdits,
@@ -126,7 +126,7 @@ pub struct Forwardable {
     /// The head as it was decided, with the policy's edits applied.
     pub head: Parts,
     /// Headers that the policy puts on the response to the caller. As in Envoy
-    /// they replace what the upstream sent under the same names.
+    /// they come after what the upstream sent under the same names.
     pub response_headers_to_add: HeaderMap,
     /// Identifies the decision in the decision log.
     pub decision_id: Uuid,

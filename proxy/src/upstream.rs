@@ -86,10 +86,9 @@ impl Upstream {
         };
         strip_hop_by_hop(response.headers_mut());
         let headers = response.headers_mut();
-        for name in forwardable.response_headers_to_add.keys() {
-            headers.remove(name);
+        for (name, value) in &forwardable.response_headers_to_add {
+            headers.append(name, value.clone());
         }
-        headers.extend(forwardable.response_headers_to_add);
         Ok(response)
     }
 }

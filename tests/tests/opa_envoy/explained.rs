@@ -300,7 +300,7 @@ pub(crate) static QUERIES: [Explanation; 4] = [
 ];
 
 /// What some answers of the policy lead to.
-pub(crate) static DECISIONS: [Explanation; 13] = [
+pub(crate) static DECISIONS: [Explanation; 12] = [
     in_case(
         "status-point-zero",
         "/answer/status",
@@ -312,12 +312,6 @@ pub(crate) static DECISIONS: [Explanation; 13] = [
         "/forwarded/headers/x-tenant",
         Between(r#"["green"]"#, r#"["blue","green"]"#),
         "Envoy sets one after the other, so the last remains; Sidegate forwards both",
-    ),
-    in_case(
-        "response-existing",
-        "/answer/headers/x-upstream",
-        Between(r#"["yes","no"]"#, r#"["no"]"#),
-        "Envoy adds to what the upstream said, Sidegate replaces it",
     ),
     in_case(
         "header-host",
