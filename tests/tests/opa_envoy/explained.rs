@@ -94,7 +94,7 @@ pub(crate) static FORWARDED: [Explanation; 4] = [
 ];
 
 /// What differs in some input documents.
-pub(crate) static DOCUMENTS: [Explanation; 16] = [
+pub(crate) static DOCUMENTS: [Explanation; 13] = [
     in_case(
         "cookies in two headers over HTTP/1.1",
         "/input/attributes/request/http/headers/cookie",
@@ -124,24 +124,6 @@ pub(crate) static DOCUMENTS: [Explanation; 16] = [
         "/input/attributes/request/http/headers/x-forwarded-port",
         OnlyTheirs,
         "Sidegate removes it: nobody vouches for what the client says",
-    ),
-    in_case(
-        "headers that Envoy vouches for",
-        "/input/attributes/request/http/headers/x-envoy-internal",
-        OnlyOurs,
-        "Envoy removes what clients say in its name; to Sidegate it is any header",
-    ),
-    in_case(
-        "headers that Envoy vouches for",
-        "/input/attributes/request/http/headers/x-envoy-original-path",
-        OnlyOurs,
-        "Envoy removes what clients say in its name; to Sidegate it is any header",
-    ),
-    in_case(
-        "headers that Envoy vouches for",
-        "/input/attributes/request/http/headers/x-envoy-external-address",
-        Between(r#""127.0.0.1""#, r#""10.0.0.1""#),
-        "Envoy removes what clients say in its name; to Sidegate it is any header",
     ),
     in_case(
         "a path with an escaped slash",
