@@ -1,6 +1,5 @@
 //! The one place that builds Rego engines and asks them.
 
-use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -68,6 +67,7 @@ const MESSAGE_START: &str = "\nerror: ";
 pub(crate) struct Interpreter {
     engine: Engine,
     limit: Duration,
+    broken: bool,
 }
 
 impl Interpreter {
@@ -108,7 +108,11 @@ impl Interpreter {
                 .add_data(value)
                 .map_err(|error| data_error(file, error))?;
         }
-        Ok(Self { engine, limit })
+        Ok(Self {
+            engine,
+            limit,
+            broken: false,
+        })
     }
 
     /// The syntax trees of all modules, in the order of the sources; then those
@@ -153,6 +157,7 @@ impl Interpreter {
         let started = Instant::now();
         self.engine.set_input(input);
         let result = unbroken(|| self.engine.eval_rule(rule.to_owned()));
+        self.broken |= result.is_err();
         // Where a function has several definitions, the engine drops an error
         // in one of them if another has a value, its own timeout too; and
         // elsewhere it may hide the timeout in a text. The clock does neither.
@@ -162,17 +167,9 @@ impl Interpreter {
         result?.map_err(|error| EvaluationError::Failed(EngineMessage::new(error)))
     }
 
-    /// Notes from now on which lines are evaluated. That takes time.
-    pub(crate) fn note_lines(&mut self) {
-        self.engine.set_enable_coverage(true);
-    }
-
-    /// The lines with something that was evaluated, by module.
-    pub(crate) fn evaluated_lines(&self) -> Vec<(String, BTreeSet<u32>)> {
-        let report = self.engine.get_coverage_report();
-        let files = report.map(|report| report.files).unwrap_or_default();
-        let lines = files.into_iter().map(|file| (file.path, file.covered));
-        lines.collect()
+    /// Whether the engine panicked, and may have stopped anywhere: it must not be used again.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// What `print` said since the last call.
@@ -180,7 +177,7 @@ impl Interpreter {
         self.engine.take_prints().unwrap_or_default()
     }
 
-    /// Notes from now on which lines are evaluated.
+    /// Notes from now on which lines are evaluated. That takes time.
     pub(crate) fn record_coverage(&mut self) {
         self.engine.set_enable_coverage(true);
     }

@@ -346,6 +346,9 @@ impl Evaluator {
     /// Goes over to the interpreter, and forgets what the machine said.
     fn give_machine_up(&mut self) {
         self.engine = Engine::Interpreter(None);
+        if let Some(connect) = &mut self.connect {
+            connect.engine = Engine::Interpreter(None);
+        }
         self.template = None;
         self.rechecks = None;
         if let Some(memory) = &mut self.memory {
@@ -423,7 +426,7 @@ fn interpret(
     let value = interpreter.evaluate(rule, input);
     // Prints may hold secrets of the request, so they go nowhere.
     interpreter.take_prints();
-    if value.is_ok() || !policy.replaces() {
+    if value.is_ok() || !policy.replaces() && !interpreter.is_broken() {
         *place = Some(interpreter);
     }
     value.map_err(EvaluationError::without_values)

@@ -105,7 +105,12 @@ impl Statements {
 
     /// Takes over what the interpreter of the copy observed.
     pub(super) fn observe(&mut self, interpreter: &Interpreter) {
-        for (file, lines) in interpreter.evaluated_lines() {
+        for regorus::coverage::File {
+            path: file,
+            covered: lines,
+            ..
+        } in interpreter.coverage()
+        {
             let Some(owners) = self.lines.get(&file) else {
                 continue;
             };

@@ -150,7 +150,7 @@ impl<'a> Examination<'a> {
         let bodies = Bodies::new(syntax, analysis, entrypoint);
         let (statements, copy) = Statements::find(syntax, &bodies, sources);
         let mut observed = interpreter_of(&copy).map_err(Halt::no_program)?;
-        observed.note_lines();
+        observed.record_coverage();
         let keys = InputKeys::new();
         Ok(Self {
             rule,

@@ -82,12 +82,27 @@ pub(crate) fn unlike(rule: &Json, module: &Module<'_>) -> Option<NoProgram> {
     if let Some(place) = loop_before_else(rule, module) {
         return Some(NoProgram::LoopBeforeElse { place });
     }
+    if let Some(first) = object_comprehension(rule) {
+        return Some(NoProgram::ObjectComprehension {
+            place: place(first, module),
+        });
+    }
     let default = rule.get("Default")?;
     let parameters = default.get("args").map(items).unwrap_or_default();
     let name = default.get("refr").filter(|_| !parameters.is_empty())?;
     Some(NoProgram::DefaultFunction {
         place: place(name, module),
     })
+}
+
+/// The first object comprehension in a rule.
+fn object_comprehension(tree: &Json) -> Option<&Json> {
+    match tree {
+        Json::Object(members) if members.contains_key("ObjectCompr") => Some(tree),
+        Json::Object(members) => members.values().find_map(object_comprehension),
+        Json::Array(members) => members.iter().find_map(object_comprehension),
+        _ => None,
+    }
 }
 
 /// A body with a loop before an `else`: where no round of the loop holds, the machine takes the

@@ -28,6 +28,11 @@ pub(crate) enum NoProgram {
         "the machine cannot go on to an `else` from the loop at {place}; write the rules apart, or the loop as a rule of its own"
     )]
     LoopBeforeElse { place: Place },
+    /// Two members with the same key are an error; to the machine the last one counts.
+    #[error(
+        "the machine does not see two members of one key in the object comprehension at {place}"
+    )]
+    ObjectComprehension { place: Place },
     /// The machine has no values for functions none of whose definitions has one.
     #[error(
         "the machine does not know the default of a function at {place}; use a definition or an `else`"
@@ -80,13 +85,16 @@ pub(super) fn compile(
 }
 
 /// Rules whose definitions may have different values, but for the one that is asked for: there a
-/// contradiction is undefined, and so a denial.
+/// contradiction is undefined, and so a denial. Of a partial object any two members may have the same
+/// key.
 fn refuse_conflicts(program: &Program, rule: &str) -> Result<(), NoProgram> {
     let conflicting = program.rule_infos.iter().find(|info| {
-        info.rule_type == RuleType::Complete
-            && info.definitions.len() > 1
-            && !info.early_exit_on_first_success
-            && info.name != rule
+        let contradicts = match info.rule_type {
+            RuleType::Complete => info.definitions.len() > 1 && !info.early_exit_on_first_success,
+            RuleType::PartialObject => true,
+            RuleType::PartialSet => false,
+        };
+        contradicts && info.name != rule
     });
     match conflicting {
         Some(info) => Err(NoProgram::Conflict {

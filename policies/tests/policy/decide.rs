@@ -624,3 +624,22 @@ fn headers_have_their_names_in_lower_case_only() {
         );
     }
 }
+
+#[test]
+fn members_with_the_same_key_are_a_denial_whatever_evaluates() {
+    let rules = [
+        "roles := {k: v | some v in input.parsed_path; k := \"role\"}\n\nallow if roles.role == \"admin\"",
+        "roles[k] := v if { some v in input.parsed_path; k := \"role\" }\n\nallow if roles.role == \"admin\"",
+    ];
+    for rules in rules {
+        let mut evaluator = evaluator(&format!("package envoy.authz\n\n{rules}\n"));
+        assert!(
+            evaluator.decide(&connection(), get("/admin")).is_ok(),
+            "{rules}"
+        );
+        for path in ["/reader/admin", "/admin/reader"] {
+            let denial = evaluator.decide(&connection(), get(path)).unwrap_err();
+            assert_eq!(denial.reason.label(), "evaluation_error", "{rules} {path}");
+        }
+    }
+}

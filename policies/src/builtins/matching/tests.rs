@@ -199,37 +199,3 @@ fn hostile_patterns_end_soon_and_stay_small() {
         glob_match(&[open.repeat(8_000).into(), Value::Null, "a".into()]);
     }
 }
-
-/// What one call costs where its pattern is known; run by hand, with `--release`.
-#[test]
-#[ignore = "measures"]
-fn calls_with_known_patterns_cost_a_fraction_of_a_microsecond() {
-    let measure = |name: &str, arguments: &[Value], call: fn(&[Value]) -> Option<Value>| {
-        let started = std::time::Instant::now();
-        for _ in 0..1_000_000 {
-            assert!(call(std::hint::black_box(arguments)).is_some());
-        }
-        println!("{name}: {} ns", started.elapsed().as_nanos() / 1_000_000);
-    };
-    let slash = delimiters("/");
-    let path = Value::from("/api/v1/orders/4711/items");
-    for pattern in [
-        "/api/v1/orders/*/items",
-        "/api/*/orders/**",
-        "/**/orders/*/items",
-        "/api/{v1,v2}/orders/**",
-    ] {
-        measure(
-            pattern,
-            &[pattern.into(), slash.clone(), path.clone()],
-            glob_match,
-        );
-    }
-    for pattern in [
-        "^/api/v1/orders/[0-9]+/items$",
-        "^/api/.*/items$",
-        "^(/api/v1|/api/v2)/[a-z]+/\\d+",
-    ] {
-        measure(pattern, &[pattern.into(), path.clone()], regex_match);
-    }
-}
