@@ -81,10 +81,11 @@ impl Lowering<'_> {
 
     fn server(&mut self, at: &Key, raw: RawBundle) -> Option<BundleServer> {
         let base = self.base;
-        let url = self.required(raw.url, at.child("url"), values::bundle_url);
+        let url = self.required(raw.url.clone(), at.child("url"), values::bundle_url);
         let ca_file = self.optional(raw.ca_file.clone(), at.child("ca_file"), values::path(base));
         if let Some(url) = &url {
             self.trust(at, url, raw.ca_file.is_some());
+            self.plain_text(at, url, &raw);
         }
         let token_file = self.optional(raw.token_file, at.child("token_file"), values::path(base));
         let polling = self.polling(at, [raw.min_poll, raw.max_poll], raw.long_poll);
@@ -118,6 +119,27 @@ impl Lowering<'_> {
             .help("write `https://`, or remove it"),
             _ => return,
         };
+        self.report(problem);
+    }
+
+    /// Over a network in plain text there is neither a token, nor a bundle that anybody on the way
+    /// could have written.
+    fn plain_text(&mut self, at: &Key, url: &Uri, raw: &RawBundle) {
+        if url.scheme_str() == Some("https") || values::is_loopback(url) {
+            return;
+        }
+        let url_key = at.child("url");
+        let label = if raw.token_file.is_some() {
+            "the token would cross the network as it is"
+        } else if raw.verification_key.is_none() {
+            "whoever is on the way decides what is allowed"
+        } else {
+            return;
+        };
+        let title = format!("`{url_key}` in plain text");
+        let problem = Diagnostic::new(codes::BUNDLE_URL, title, self.keys.value(&url_key))
+            .label(label)
+            .help("write the url with https://, or a loopback address");
         self.report(problem);
     }
 
