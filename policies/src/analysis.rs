@@ -5,13 +5,14 @@ use std::fmt;
 
 use crate::builtins::{Purity, purity};
 use crate::input::ReadSet;
-use crate::syntax::{Dependencies, Place, Syntax, dependencies, written};
+use crate::syntax::{BodyReads, Dependencies, Named, Place, Syntax, dependencies, written};
 
 /// What an entrypoint depends on, and what follows from that.
 #[derive(Debug)]
 pub(crate) struct Analysis {
     pub(crate) dependencies: Dependencies,
     pub(crate) reads: ReadSet,
+    pub(crate) body_reads: BodyReads,
     /// Why decisions are not remembered, if they are not.
     pub(crate) unremembered: Option<Unremembered>,
 }
@@ -27,16 +28,18 @@ pub(crate) struct Unremembered {
 
 impl Analysis {
     pub(crate) fn new(syntax: &Syntax<'_>, entrypoint: &[String]) -> Self {
-        let dependencies = dependencies(syntax, entrypoint);
+        let dependencies = dependencies(syntax, entrypoint, Named::Followed);
         // `with` may put any part of the input in the place of any other.
         let reads = match dependencies.with {
             Some(_) => ReadSet::everything(),
             None => ReadSet::new(dependencies.reads.keys().map(Vec::as_slice)),
         };
+        let body_reads = BodyReads::of(dependencies.reads.keys().map(Vec::as_slice));
         let unremembered = unremembered(&dependencies);
         Self {
             dependencies,
             reads,
+            body_reads,
             unremembered,
         }
     }

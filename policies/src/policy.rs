@@ -84,7 +84,6 @@ struct Loaded {
     connect: Option<Connect>,
     /// A module that asks for the entrypoints, where no single rule is one.
     asking: Option<String>,
-    body_reads: BodyReads,
     decision_timeout: Duration,
     memory_bytes: u64,
     /// Whether a rule that is needed has a `with`.
@@ -152,7 +151,6 @@ impl Policy {
         interpreter.prepare(asking.as_deref(), &rule)?;
         let analysis = Analysis::new(&syntax, &entrypoint);
 
-        let body_reads = BodyReads::of(&syntax);
         let report = run_declared_tests(&syntax, &sources)?;
         if !report.passed() {
             let failures: Vec<TestResult> = report
@@ -203,7 +201,6 @@ impl Policy {
                 sources,
                 rule,
                 asking,
-                body_reads,
                 decision_timeout,
                 memory_bytes: options.memory_bytes,
                 replaces: analysis.dependencies.with.is_some()
@@ -279,7 +276,7 @@ impl Policy {
 
     /// What the policy reads of request bodies.
     pub(crate) fn body_reads(&self) -> BodyReads {
-        self.inner.body_reads
+        self.inner.analysis.body_reads
     }
 
     /// What the policy reads of its input.

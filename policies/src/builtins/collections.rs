@@ -35,6 +35,25 @@ pub(super) fn flatten(arguments: &[Value]) -> Option<Value> {
     Some(Value::from(flat))
 }
 
+/// `object.get(object, key, default)`, or with the path of a member of members. A member without a
+/// value is as one that is not there, which the engine's own does not say of all.
+pub(super) fn get(arguments: &[Value]) -> Option<Value> {
+    let [object @ Value::Object(_), key, default] = arguments else {
+        return None;
+    };
+    let path = match key {
+        Value::Array(path) => path.as_slice(),
+        key => std::slice::from_ref(key),
+    };
+    let found = path
+        .iter()
+        .try_fold(object, |value, key| match &value[key] {
+            Value::Undefined => None,
+            member => Some(member),
+        });
+    Some(found.unwrap_or(default).clone())
+}
+
 /// `object.subset(whole, part)`: of objects with what is in them, of sets, of
 /// arrays in their order, and of a set in an array. The engine's own panics
 /// where the part is an empty array.

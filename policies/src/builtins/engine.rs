@@ -62,7 +62,6 @@ pub(super) const ENGINE: &[(&str, u8, Purity)] = &[
     ("max", 1, Pure),
     ("min", 1, Pure),
     ("object.filter", 2, Pure),
-    ("object.get", 3, Pure),
     ("object.keys", 1, Pure),
     ("object.remove", 2, Pure),
     ("object.union", 2, Pure),

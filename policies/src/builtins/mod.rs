@@ -134,6 +134,7 @@ static EXTENSIONS: &[Extension] = extensions! {
     new "net.cidr_overlap" 2 Pure network::cidr_contains,
     replaced "numbers.range" 2 Pure numbers::range,
     replaced "numbers.range_step" 3 Pure numbers::range_step,
+    replaced "object.get" 3 Pure collections::get,
     replaced "object.subset" 2 Pure collections::subset,
     new "re_match" 2 Pure matching::regex_match,
     replaced "regex.is_valid" 1 Pure matching::regex_is_valid,

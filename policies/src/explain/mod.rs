@@ -27,7 +27,7 @@ use crate::question::{
     DecisionPoint, InputDocument, Question, QuestionError, QuestionOptions, entrypoint_rule,
 };
 use crate::sources::PolicySources;
-use crate::syntax::{Syntax, dependencies, unsupported_calls};
+use crate::syntax::{Named, Syntax, dependencies, unsupported_calls};
 
 pub use read_set::{
     BuiltinUse, EngineUse, InputRead, NotRemembered, ReadPlace, ReadSetReport, Remembering,
@@ -80,7 +80,7 @@ pub fn explain(
     )?;
     let answer = question.ask(input).map_err(without_values)?;
     let path = entrypoint_rule(&options.entrypoint, &syntax)?;
-    let needed = dependencies(&syntax, &path);
+    let needed = dependencies(&syntax, &path, Named::Whole);
     let (definitions, functions) = walk::walk(sources, &syntax, &needed, input, options);
     Ok(Explanation {
         asked: answer.asked.clone(),

@@ -7,7 +7,7 @@ use http::HeaderName;
 use serde_json::Value as Json;
 
 use super::definitions::Mention;
-use crate::syntax::{Dependencies, RulePath, Step, Syntax, dependencies};
+use crate::syntax::{Dependencies, Named, RulePath, Step, Syntax, dependencies};
 
 /// Where the headers of a request are in the input.
 const HEADERS: [&str; 4] = ["attributes", "request", "http", "headers"];
@@ -46,7 +46,7 @@ impl<'a> Secrets<'a> {
         if let Some(known) = self.known.borrow().get(rule) {
             return *known;
         }
-        let found = reads_secrets(&dependencies(self.syntax, rule), self.names);
+        let found = reads_secrets(&dependencies(self.syntax, rule, Named::Whole), self.names);
         self.known.borrow_mut().insert(rule.to_vec(), found);
         found
     }

@@ -21,7 +21,7 @@ pub(crate) use body::lists;
 pub use body::{BodyProblem, RequestBody};
 pub(crate) use connection::socket_address;
 pub use connection::{ConnectionFacts, ConnectionParameters};
-pub(crate) use read_set::ReadSet;
+pub(crate) use read_set::{ReadSet, presence};
 pub use request::RequestFacts;
 pub(crate) use request::{InputKeys, check, headers};
 pub(crate) use template::Template;

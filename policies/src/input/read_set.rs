@@ -268,6 +268,19 @@ fn is_object(path: &[Step]) -> bool {
     )
 }
 
+/// What to read to see that a part of the document is there which always is: nothing more for an
+/// object that is put together for each request. `None` for a part that may be absent.
+pub(crate) fn presence(path: &[Step]) -> Option<Vec<Vec<Step>>> {
+    if is_object(path) {
+        return Some(Vec::new());
+    }
+    let names: Vec<&str> = path.iter().map(name).collect();
+    let is_headers = names == ["attributes", "request", "http", "headers"];
+    // A member that no request lacks.
+    let method = Step::Member(":method".to_owned());
+    is_headers.then(|| vec![[path, &[method]].concat()])
+}
+
 /// The parts at a path below `input`; none where there never is anything, and where what is there
 /// never changes.
 fn at(path: &[Step]) -> Vec<Field> {

@@ -2,9 +2,8 @@
 
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use serde_json::Value as Json;
 
-use super::{Module, Syntax, fixed_path, items};
+use super::Step;
 use crate::input::is_parsed;
 
 /// Where OPA-Envoy's document shows what a body holds.
@@ -16,8 +15,7 @@ const WHOLE: [&[&str]; 2] = [
     &["attributes", "request", "http", "rawBody"],
 ];
 
-/// What the modules may read of request bodies: more than they do, but never
-/// less.
+/// What a policy may read of request bodies: more than it does, but never less.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BodyReads {
     /// What is in them, where they can be parsed.
@@ -27,14 +25,17 @@ pub(crate) struct BodyReads {
 }
 
 impl BodyReads {
-    /// Looks at every reference into `input`. One that stops short of the
-    /// places of bodies, or goes on by an expression, may reach them.
-    pub(crate) fn of(syntax: &Syntax<'_>) -> Self {
+    /// Looks at the paths below `input` that are read. One that stops short of the places of
+    /// bodies may reach them.
+    pub(crate) fn of<'a>(paths: impl IntoIterator<Item = &'a [Step]>) -> Self {
         let mut reads = Self::default();
-        for module in &syntax.modules {
-            for rule in module.rules {
-                reads.visit(rule, module);
-            }
+        for path in paths {
+            let meets = |place: &&[&str]| {
+                let mut both = path.iter().zip(place.iter());
+                both.all(|(step, name)| matches!(step, Step::Member(member) if member == name))
+            };
+            reads.parsed |= PARSED.iter().any(meets);
+            reads.whole |= WHOLE.iter().any(meets);
         }
         reads
     }
@@ -54,74 +55,5 @@ impl BodyReads {
             return false;
         }
         self.whole || is_parsed(content_type)
-    }
-
-    fn visit(&mut self, tree: &Json, module: &Module<'_>) {
-        match tree {
-            Json::Object(members) => {
-                if let Some(modifiers) = members.get("with_mods") {
-                    // What `with` replaces is not read; what it puts there may be.
-                    items(modifiers)
-                        .iter()
-                        .filter_map(|modifier| modifier.get("as"))
-                        .for_each(|replacement| self.visit(replacement, module));
-                    members
-                        .iter()
-                        .filter(|(name, _)| *name != "with_mods")
-                        .for_each(|(_, member)| self.visit(member, module));
-                    return;
-                }
-                let is_reference = ["Var", "RefDot", "RefBrack"]
-                    .iter()
-                    .any(|kind| members.contains_key(*kind));
-                if is_reference {
-                    self.reference(tree, module);
-                    return;
-                }
-                members
-                    .values()
-                    .for_each(|member| self.visit(member, module));
-            }
-            Json::Array(list) => list.iter().for_each(|item| self.visit(item, module)),
-            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
-        }
-    }
-
-    /// A reference as a whole, and whatever stands in its brackets.
-    fn reference(&mut self, expression: &Json, module: &Module<'_>) {
-        self.note(&fixed_path(expression), module);
-        let mut rest = expression;
-        while let Some(inner) = rest
-            .pointer("/RefDot/refr")
-            .or_else(|| rest.pointer("/RefBrack/refr"))
-        {
-            if let Some(index) = rest.pointer("/RefBrack/index") {
-                self.visit(index, module);
-            }
-            rest = inner;
-        }
-        if rest.get("Var").is_none() {
-            self.visit(rest, module);
-        }
-    }
-
-    fn note(&mut self, path: &[String], module: &Module<'_>) {
-        let Some((root, rest)) = path.split_first() else {
-            return;
-        };
-        let target = module.aliases.get(root);
-        let target = target.map_or(std::slice::from_ref(root), Vec::as_slice);
-        let Some((root, target)) = target.split_first() else {
-            return;
-        };
-        if root != "input" {
-            return;
-        }
-        let reached = |place: &&[&str]| {
-            let path = target.iter().chain(rest);
-            path.zip(place.iter()).all(|(found, name)| found == name)
-        };
-        self.parsed |= PARSED.iter().any(reached);
-        self.whole |= WHOLE.iter().any(reached);
     }
 }

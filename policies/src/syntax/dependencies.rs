@@ -10,7 +10,9 @@ use std::fmt;
 use serde_json::Value as Json;
 
 use super::calls::{Functions, Resolved, functions, resolve, start};
+use super::stand_ins::{self, StandIns};
 use super::{Module, RulePath, Syntax, declared, items};
+use crate::input::presence;
 
 /// One step on a path into `input`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,9 +49,18 @@ pub(crate) struct Dependencies {
     pub(crate) rules: BTreeSet<(usize, usize)>,
 }
 
+/// What counts as read of a part of `input` that only gets a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// What follows the name, wherever that is fixed.
+    Followed,
+    /// All of it: whoever shows the variable shows all of it.
+    Whole,
+}
+
 /// A reference in its parts: `data.roles[role].grants`.
-struct Reference<'a> {
-    root: &'a str,
+pub(super) struct Reference<'a> {
+    pub(super) root: &'a str,
     steps: Vec<Part<'a>>,
 }
 
@@ -64,16 +75,34 @@ struct Search<'a> {
     functions: Functions,
     /// Where each rule is: module and position in it.
     declared: BTreeMap<RulePath, Vec<(usize, usize)>>,
+    /// Rules that stand for parts of `input`.
+    rules: StandIns<RulePath>,
+    /// Variables that do, of the rule that is looked at.
+    variables: StandIns<String>,
+    named: Named,
     waiting: VecDeque<(usize, usize)>,
+    /// Rules that are or were in it.
+    awaited: BTreeSet<(usize, usize)>,
     found: Dependencies,
 }
 
 /// What the rules at and below `entrypoint` depend on.
-pub(crate) fn dependencies(syntax: &Syntax<'_>, entrypoint: &[String]) -> Dependencies {
+pub(crate) fn dependencies(
+    syntax: &Syntax<'_>,
+    entrypoint: &[String],
+    named: Named,
+) -> Dependencies {
     let mut search = Search {
         syntax,
         functions: functions(syntax),
         declared: BTreeMap::new(),
+        rules: match named {
+            Named::Followed => stand_ins::rules(syntax),
+            Named::Whole => StandIns::new(),
+        },
+        variables: StandIns::new(),
+        named,
+        awaited: BTreeSet::new(),
         waiting: VecDeque::new(),
         found: Dependencies::default(),
     };
@@ -92,6 +121,10 @@ pub(crate) fn dependencies(syntax: &Syntax<'_>, entrypoint: &[String]) -> Depend
         if let Some((module, rule)) =
             module.and_then(|module| Some((module, module.rules.get(index)?)))
         {
+            search.variables = match named {
+                Named::Followed => stand_ins::variables(rule, module),
+                Named::Whole => StandIns::new(),
+            };
             search.visit(rule, module);
         }
     }
@@ -107,18 +140,48 @@ pub(crate) fn dependencies(syntax: &Syntax<'_>, entrypoint: &[String]) -> Depend
 impl<'a> Search<'a> {
     /// Marks the rules at, above and below a path as needed.
     fn need(&mut self, path: &[String]) {
-        let above = (1..path.len())
-            .filter_map(|length| path.get(..length))
-            .filter_map(|prefix| self.declared.get(prefix));
-        let below = self
-            .declared
-            .range(path.to_vec()..)
-            .take_while(|(declared, _)| declared.starts_with(path))
-            .map(|(_, places)| places);
-        for place in above.chain(below).flatten() {
-            if self.found.rules.insert(*place) {
-                self.waiting.push_back(*place);
+        let above = (1..path.len()).filter_map(|length| path.split_at_checked(length));
+        for (above, rest) in above {
+            let places = self.declared.get(above).cloned().unwrap_or_default();
+            if let Some(targets) = self.rules.get(above).cloned() {
+                let rest: InputPath = rest.iter().cloned().map(Step::Member).collect();
+                for (target, (module, rule)) in targets.into_iter().zip(places) {
+                    self.found.rules.insert((module, rule));
+                    let module = self.syntax.modules.get(module);
+                    if let Some(module) = module
+                        && let Some(value) = module.rules.get(rule)
+                    {
+                        let value = value.pointer("/Spec/head/Compr/assign/value");
+                        let place = place(value.unwrap_or(&Json::Null), module);
+                        self.read_presence(&target, &place);
+                        self.read([target, rest.clone()].concat(), place);
+                    }
+                }
+            } else {
+                places.into_iter().for_each(|place| self.await_rule(place));
             }
+        }
+        let below = self.declared.range(path.to_vec()..);
+        let below = below.take_while(|(declared, _)| declared.starts_with(path));
+        let below: Vec<_> = below.flat_map(|(_, places)| places).copied().collect();
+        below.into_iter().for_each(|place| self.await_rule(place));
+    }
+
+    fn await_rule(&mut self, place: (usize, usize)) {
+        self.found.rules.insert(place);
+        if self.awaited.insert(place) {
+            self.waiting.push_back(place);
+        }
+    }
+
+    fn read(&mut self, path: InputPath, place: Place) {
+        self.found.reads.entry(path).or_insert(place);
+    }
+
+    /// Notes what shows that a part which is always there is there.
+    fn read_presence(&mut self, path: &[Step], place: &Place) {
+        for path in presence(path).into_iter().flatten() {
+            self.read(path, place.clone());
         }
     }
 
@@ -139,32 +202,71 @@ impl<'a> Search<'a> {
                     self.call(call, module);
                     return;
                 }
-                if let Some(modifier) = members.get("with_mods").map(items).and_then(<[_]>::first) {
-                    let target = modifier.get("refr").unwrap_or(modifier);
-                    let place = place(target, module);
-                    self.found.with.get_or_insert(place);
+                if self.is_naming(tree, module) {
+                    return;
                 }
-                members
-                    .values()
-                    .for_each(|member| self.visit(member, module));
+                for (name, member) in members {
+                    match name.as_str() {
+                        "with_mods" => self.replacements(items(member), module),
+                        _ => self.visit(member, module),
+                    }
+                }
             }
             Json::Array(members) => members.iter().for_each(|member| self.visit(member, module)),
             Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
         }
     }
 
+    /// What `with` replaces is not read; what it puts there is.
+    fn replacements(&mut self, modifiers: &'a [Json], module: &'a Module<'a>) {
+        for modifier in modifiers {
+            let target = modifier.get("refr").unwrap_or(modifier);
+            let place = place(target, module);
+            self.found.with.get_or_insert(place);
+            if let Some(replacement) = modifier.get("as") {
+                self.visit(replacement, module);
+            }
+        }
+    }
+
+    /// Whether an expression does no more than to give a part of `input` a name.
+    fn is_naming(&mut self, tree: &'a Json, module: &'a Module<'a>) -> bool {
+        let assignment = stand_ins::assignment(tree, module, &self.variables);
+        let Some((name, targets)) = assignment.filter(|_| self.named == Named::Followed) else {
+            return false;
+        };
+        let known = self.variables.get(name);
+        let all_known = |known: &Vec<_>| targets.iter().all(|target| known.contains(target));
+        if !known.is_some_and(all_known) {
+            return false;
+        }
+        let value = tree.pointer("/AssignExpr/rhs").unwrap_or(tree);
+        let place = place(value, module);
+        for target in targets {
+            self.read_presence(&target, &place);
+        }
+        true
+    }
+
     fn call(&mut self, call: &'a Json, module: &'a Module<'a>) {
         let function = call.get("fcn").unwrap_or(&Json::Null);
+        let arguments = call.get("params").map(items).unwrap_or_default();
         if let Some(path) = super::whole_path(function) {
             match resolve(&path, module, &self.functions) {
                 Resolved::Function(path, _) => self.need(&path),
                 Resolved::Builtin(_) => {
                     let place = place(function, module);
-                    self.found.builtins.entry(path.join(".")).or_insert(place);
+                    let name = path.join(".");
+                    let reads_member = name == "object.get" && self.member(arguments, module);
+                    self.found.builtins.entry(name).or_insert(place);
+                    if reads_member {
+                        let others = arguments.iter().skip(1);
+                        others.for_each(|argument| self.visit(argument, module));
+                        return;
+                    }
                 }
             }
         }
-        let arguments = call.get("params").map(items).unwrap_or_default();
         arguments
             .iter()
             .for_each(|argument| self.visit(argument, module));
@@ -186,19 +288,12 @@ impl<'a> Search<'a> {
             Some((root, prefix)) => (root.as_str(), prefix),
             None => (reference.root, &[][..]),
         };
+        for root in stand_ins::roots(reference.root, module, &self.variables) {
+            let steps = fixed.iter().filter_map(|part| part.step());
+            self.read(root.into_iter().chain(steps).collect(), place(tree, module));
+        }
         match root {
-            "input" => {
-                let prefix = prefix.iter().cloned().map(Step::Member);
-                let steps = fixed.iter().map(|part| match part {
-                    Part::Element(index) => Step::Element(*index),
-                    Part::Member(name) => Step::Member((*name).to_owned()),
-                    // Not among the fixed ones.
-                    Part::Computed(_) => Step::Member(String::new()),
-                });
-                let path: InputPath = prefix.chain(steps).collect();
-                let place = place(tree, module);
-                self.found.reads.entry(path).or_insert(place);
-            }
+            "input" => {}
             "data" => {
                 let path: RulePath = prefix
                     .iter()
@@ -217,6 +312,31 @@ impl<'a> Search<'a> {
                 self.need_of_package(&path, module.package.len());
             }
         }
+    }
+
+    /// Whether `object.get` is asked for a fixed member of a part that is always there: then it
+    /// reads no more than a reference to that member.
+    fn member(&mut self, arguments: &'a [Json], module: &'a Module<'a>) -> bool {
+        let Some([object, member, ..]) = arguments.first_chunk::<2>() else {
+            return false;
+        };
+        let members = member
+            .pointer("/Array/items")
+            .map_or(std::slice::from_ref(member), items);
+        let members: Option<InputPath> = members.iter().map(string).collect();
+        let (Some(reference), Some(members)) = (Reference::of(object), members) else {
+            return false;
+        };
+        let objects = stand_ins::targets(&reference, module, &self.variables);
+        if objects.is_empty() || objects.iter().any(|object| presence(object).is_none()) {
+            return false;
+        }
+        let place = place(object, module);
+        for object in objects {
+            self.read_presence(&object, &place);
+            self.read([object, members.clone()].concat(), place.clone());
+        }
+        true
     }
 
     /// As [`Search::need`], for a name that may be a local variable: rules above the package's own
@@ -238,7 +358,7 @@ impl<'a> Search<'a> {
 impl<'a> Reference<'a> {
     /// Takes a reference apart; `None` for any other expression, and for references into something
     /// else than a variable, such as the result of a call.
-    fn of(tree: &'a Json) -> Option<Self> {
+    pub(super) fn of(tree: &'a Json) -> Option<Self> {
         if let Some(variable) = tree.get("Var") {
             return Some(Self {
                 root: variable.get("value")?.as_str()?,
@@ -266,6 +386,29 @@ impl<'a> Reference<'a> {
         reference.steps.push(step);
         Some(reference)
     }
+
+    /// Its steps, if all of them are fixed.
+    pub(super) fn fixed_steps(&self) -> Option<InputPath> {
+        self.steps.iter().map(Part::step).collect()
+    }
+}
+
+impl Part<'_> {
+    fn step(&self) -> Option<Step> {
+        match self {
+            Self::Member(name) => Some(Step::Member((*name).to_owned())),
+            Self::Element(index) => Some(Step::Element(*index)),
+            Self::Computed(_) => None,
+        }
+    }
+}
+
+/// A string's text, as the name of a member.
+fn string(expression: &Json) -> Option<Step> {
+    let text = expression
+        .pointer("/String/value")
+        .or_else(|| expression.pointer("/RawString/value"))?;
+    Some(Step::Member(text.as_str()?.to_owned()))
 }
 
 /// Where an expression starts.

@@ -8,6 +8,7 @@ mod body_reads;
 mod calls;
 mod dependencies;
 mod rewriting;
+mod stand_ins;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,9 @@ use crate::sources::{PolicySources, RegoVersion};
 
 pub(crate) use body_reads::BodyReads;
 pub(crate) use calls::{forwarded_calls, unsupported_calls};
-pub(crate) use dependencies::{Dependencies, InputPath, Place, Step, dependencies, place, written};
+pub(crate) use dependencies::{
+    Dependencies, InputPath, Named, Place, Step, dependencies, place, written,
+};
 pub(crate) use rewriting::{Insertions, after_quote, inserted, outside_quotes, text_of};
 
 /// A path such as `data.envoy.authz.allow`, in its components after `data`.

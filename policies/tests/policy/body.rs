@@ -95,7 +95,44 @@ fn only_what_a_policy_may_read_is_needed() {
         ("allow if input.attributes.request.http[_] == \"x\"", &whole),
         ("allow if { some key; input[key] == 1 }", &whole),
         ("allow if f(input)\n\nf(x) if x.parsed_body == 1", &whole),
-        ("allow if { x := input; x.parsed_body == 1 }", &whole),
+        ("allow if { x := input; x.parsed_body == 1 }", &parsed),
+        (
+            "allow if { x := input; f(x) }\n\nf(x) if x.parsed_body == 1",
+            &whole,
+        ),
+        (
+            "http := input.attributes.request.http\n\nallow if http.method == \"GET\"",
+            &[],
+        ),
+        (
+            "http := input.attributes.request.http\n\nallow if http.body == \"x\"",
+            &whole,
+        ),
+        (
+            "http := input.attributes.request.http\n\nallow if data.envoy.authz[\"http\"][_] == \"x\"",
+            &whole,
+        ),
+        (
+            "allow if { all := input.attributes; http := all.request.http; http.method == \"GET\" }",
+            &[],
+        ),
+        (
+            "allow if { x := input.attributes.request.http; y := x; y.method == \"GET\" }",
+            &[],
+        ),
+        (
+            "allow if { http := input.attributes.request.http; http[input.parsed_path[0]] }",
+            &whole,
+        ),
+        (
+            "allow if object.get(input, [\"parsed_body\", \"role\"], \"\") == \"x\"",
+            &parsed,
+        ),
+        (
+            "allow if object.get(input, \"version\", \"\") == \"x\"",
+            &[],
+        ),
+        ("unused if input.parsed_body\n\nallow := true", &[]),
         ("allow if walk(input, [_, 1])", &whole),
         ("allow if input.attributes[input.parsed_path[0]]", &whole),
     ];

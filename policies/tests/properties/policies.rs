@@ -23,13 +23,15 @@ const DATA: &str = r#"{
 /// A policy as text.
 #[derive(Clone)]
 pub(crate) struct Written {
+    /// What makes `http` a name for a part of the input.
+    naming: &'static str,
     rules: Vec<String>,
 }
 
 impl Written {
     fn text(&self) -> String {
         let rules = self.rules.join("\n\n");
-        format!("package envoy.authz\n\nimport input.attributes.request.http as http\n\n{rules}\n")
+        format!("package envoy.authz\n\n{}\n\n{rules}\n", self.naming)
     }
 
     /// Loads the policy; `more` are rules of the test's own.
@@ -80,17 +82,25 @@ pub(crate) fn policy() -> impl Strategy<Value = Written> {
         ],
         1..4,
     );
-    (helpers, any::<bool>(), allow).prop_map(|(helpers, default, allow)| {
+    let naming = select(&NAMINGS[..]);
+    (naming, helpers, any::<bool>(), allow).prop_map(|(naming, helpers, default, allow)| {
         let (first, function, members, value, second) = helpers;
         let default = default.then(|| "default allow := false".to_owned());
         let rules = [first, function, members, value, second]
             .into_iter()
             .flatten();
         Written {
+            naming,
             rules: rules.chain(default).chain(allow).collect(),
         }
     })
 }
+
+const NAMINGS: [&str; 3] = [
+    "import input.attributes.request.http as http",
+    "http := input.attributes.request.http",
+    "http = input.attributes.request.http",
+];
 
 /// Statements about the helper rules that come before the second.
 const USES: [&str; 14] = [
@@ -131,7 +141,7 @@ const ALL: [&str; 17] = [
 ];
 
 /// Statements that need no other rule.
-const STATEMENTS: [&str; 62] = [
+const STATEMENTS: [&str; 69] = [
     "FIELD == TEXT",
     "FIELD == TEXT",
     "TEXT == FIELD",
@@ -193,6 +203,13 @@ const STATEMENTS: [&str; 62] = [
     "x := data.names[FIELD]\nnot x == TEXT",
     "x := [y | some y in data.roles[FIELD]]\nx[0] != TEXT",
     "FIELD < TEXT",
+    "x := http.headers\nx[\"x-role\"] == TEXT",
+    "x := input.attributes.request.http.headers\nnot x[\"x-role\"] == TEXT",
+    "x := input.attributes.request.http.headers\nnot x[\"X-Role\"]",
+    "x := input.attributes\none := x.request\nnot one.http.path == TEXT",
+    "object.get(http.headers, \"x-role\", TEXT) == TEXT",
+    "object.get(input, [\"attributes\", \"request\", \"http\", \"host\"], TEXT) != TEXT",
+    "not object.get(input.attributes.request.http.headers, \"x-a\", false)",
     "some pattern in data.globs\nglob.match(pattern, [\"/\"], http.path)",
 ];
 
