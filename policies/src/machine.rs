@@ -2,6 +2,7 @@
 //! used only where [`differential`](crate::differential) found no difference to it.
 
 mod guards;
+mod index;
 mod program;
 
 use std::num::NonZeroU32;

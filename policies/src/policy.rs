@@ -167,7 +167,7 @@ impl Policy {
             modules: sources.module_count(),
             tests: report.results.len(),
         };
-        let guarded = guarded(&syntax);
+        let guarded = guarded(&syntax, &[&entrypoint, &connect_path]);
         let members = guarded_members(&syntax);
         let engine = examine(&Candidate {
             sources: &sources,

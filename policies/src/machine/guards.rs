@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
+use super::index::index;
 use super::program::NoProgram;
 use crate::sources::PolicySources;
 use crate::syntax::{
@@ -19,23 +20,32 @@ use crate::syntax::{
 /// Modules with such statements in them, by name. What is not here needs none.
 pub(crate) type Guarded = BTreeMap<String, String>;
 
-/// Puts the statements into the modules.
-pub(crate) fn guarded(syntax: &Syntax<'_>) -> Guarded {
-    rewritten(syntax, guard_rule)
+/// Puts the statements into the modules, and indexes for rules of many definitions. `entrypoints`
+/// are what the machines will be asked for.
+pub(crate) fn guarded(syntax: &Syntax<'_>, entrypoints: &[&[String]]) -> Guarded {
+    rewritten(syntax, guard_rule, |number, insertions| {
+        index(syntax, number, entrypoints, insertions);
+    })
 }
 
 /// Puts into the modules only what the interpreter needs as well: of a partial rule one of whose
 /// members has no value, it would lose the others.
 pub(crate) fn guarded_members(syntax: &Syntax<'_>) -> Guarded {
-    rewritten(syntax, guard_member)
+    rewritten(syntax, guard_member, |_, _| {})
 }
 
-fn rewritten(syntax: &Syntax<'_>, guard: impl Fn(&Json, &Module<'_>, &mut Insertions)) -> Guarded {
-    let guarded = syntax.modules.iter().filter_map(|module| {
+fn rewritten(
+    syntax: &Syntax<'_>,
+    guard: impl Fn(&Json, &Module<'_>, &mut Insertions),
+    finish: impl Fn(usize, &mut Insertions),
+) -> Guarded {
+    let modules = syntax.modules.iter().enumerate();
+    let guarded = modules.filter_map(|(number, module)| {
         let mut insertions = Vec::new();
         for rule in module.rules {
             guard(rule, module, &mut insertions);
         }
+        finish(number, &mut insertions);
         (!insertions.is_empty())
             .then(|| (module.file.to_owned(), inserted(module.text, insertions)))
     });

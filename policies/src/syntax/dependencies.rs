@@ -137,6 +137,46 @@ pub(crate) fn dependencies(
     found
 }
 
+/// Whether anything reads a package, or one above it, as a whole.
+pub(crate) fn reaches(syntax: &Syntax<'_>, package: &[String]) -> bool {
+    let mut modules = syntax.modules.iter();
+    modules.any(|module| {
+        let mut rules = module.rules.iter();
+        rules.any(|rule| tree_reaches(rule, module, package))
+    })
+}
+
+fn tree_reaches(tree: &Json, module: &Module<'_>, package: &[String]) -> bool {
+    if let Some(reference) = Reference::of(tree) {
+        let root = [reference.root.to_owned()];
+        let root = module
+            .aliases
+            .get(reference.root)
+            .map_or(&root[..], Vec::as_slice);
+        let fixed = reference.steps.iter().map_while(|part| match part {
+            Part::Member(name) => Some((*name).to_owned()),
+            Part::Element(_) | Part::Computed(_) => None,
+        });
+        let path: RulePath = root.iter().cloned().chain(fixed).collect();
+        let mut computed = reference.steps.iter().filter_map(|part| match part {
+            Part::Computed(index) => Some(index),
+            Part::Member(_) | Part::Element(_) => None,
+        });
+        let is_data = path.split_first().filter(|(root, _)| *root == "data");
+        return is_data.is_some_and(|(_, path)| package.starts_with(path))
+            || computed.any(|index| tree_reaches(index, module, package));
+    }
+    match tree {
+        Json::Object(members) => members
+            .values()
+            .any(|member| tree_reaches(member, module, package)),
+        Json::Array(members) => members
+            .iter()
+            .any(|member| tree_reaches(member, module, package)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
+    }
+}
+
 impl<'a> Search<'a> {
     /// Marks the rules at, above and below a path as needed.
     fn need(&mut self, path: &[String]) {

@@ -19,9 +19,10 @@ use crate::sources::{PolicySources, RegoVersion};
 pub(crate) use body_reads::BodyReads;
 pub(crate) use calls::{forwarded_calls, unsupported_calls};
 pub(crate) use dependencies::{
-    Dependencies, InputPath, Named, Place, Step, dependencies, place, written,
+    Dependencies, InputPath, Named, Place, Step, dependencies, place, reaches, written,
 };
 pub(crate) use rewriting::{Insertions, after_quote, inserted, outside_quotes, text_of};
+pub(crate) use stand_ins::{StandIns, rules as stand_in_rules};
 
 /// A path such as `data.envoy.authz.allow`, in its components after `data`.
 pub(crate) type RulePath = Vec<String>;

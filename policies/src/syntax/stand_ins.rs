@@ -13,7 +13,7 @@ use super::{Module, RulePath, Syntax, declared, items};
 use crate::input::presence;
 
 /// What names stand for. A variable may have the same name in several bodies.
-pub(super) type StandIns<Name> = BTreeMap<Name, Vec<InputPath>>;
+pub(crate) type StandIns<Name> = BTreeMap<Name, Vec<InputPath>>;
 
 /// The parts of `input` that a reference leads to, by whatever names; none if it is computed.
 pub(super) fn targets(
@@ -86,7 +86,7 @@ fn collect(tree: &Json, module: &Module<'_>, found: &mut StandIns<String>) {
 }
 
 /// The rules that stand for parts of `input`: with one definition, and no condition.
-pub(super) fn rules(syntax: &Syntax<'_>) -> StandIns<RulePath> {
+pub(crate) fn rules(syntax: &Syntax<'_>) -> StandIns<RulePath> {
     let mut found: BTreeMap<RulePath, Option<Vec<InputPath>>> = BTreeMap::new();
     for module in &syntax.modules {
         for rule in module.rules {

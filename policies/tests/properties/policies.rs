@@ -96,6 +96,44 @@ pub(crate) fn policy() -> impl Strategy<Value = Written> {
     })
 }
 
+/// A policy of two long tables. Most of their definitions ask for values of few references.
+pub(crate) fn table() -> impl Strategy<Value = Written> {
+    let row = || {
+        let compared = prop_oneof![
+            8 => (field(), text()).prop_map(|(field, text)| format!("{field} == {text}")),
+            2 => (text(), field()).prop_map(|(text, field)| format!("{text} = {field}")),
+            3 => (text(), text()).prop_map(|(one, other)| format!("input.parsed_path == [{one}, {other}]")),
+            1 => (0..3).prop_map(|size| format!("http.size == {size}")),
+            1 => text().prop_map(|text| format!("lower(http.path) == {text}")),
+        ];
+        vec(compared, 1..3).prop_map(|statements| statements.join("\n"))
+    };
+    let rows = move |rule: &'static str, usual: u32| {
+        let body = prop_oneof![usual => row(), 1 => body(&[])];
+        vec(body, 9..40).prop_map(move |bodies| {
+            let bodies = bodies.into_iter();
+            bodies
+                .map(|body| format!("{rule} if {{\n{body}\n}}"))
+                .collect::<Vec<_>>()
+        })
+    };
+    let uses = select(vec![
+        "allow if refused",
+        "allow if not refused",
+        "allow := false if refused",
+    ]);
+    (
+        select(&NAMINGS[..]),
+        rows("allow", 5),
+        rows("refused", 20),
+        uses,
+    )
+        .prop_map(|(naming, allow, refused, uses)| Written {
+            naming,
+            rules: [allow, refused, [uses.to_owned(), EVERY.to_owned()].into()].concat(),
+        })
+}
+
 const NAMINGS: [&str; 3] = [
     "import input.attributes.request.http as http",
     "http := input.attributes.request.http",
@@ -139,6 +177,8 @@ const ALL: [&str; 17] = [
     "not second",
     "not chosen",
 ];
+
+const EVERY: &str = "every_segment if every s in input.parsed_path { s in {\"a\", \"b\"} }";
 
 /// Statements that need no other rule.
 const STATEMENTS: [&str; 69] = [
@@ -306,8 +346,7 @@ fn helper(name: &'static str, uses: &[&'static str]) -> impl Strategy<Value = Ve
         let bodies = bodies
             .into_iter()
             .map(|body| format!("{name} if {{\n{body}\n}}"));
-        let every = "every_segment if every s in input.parsed_path { s in {\"a\", \"b\"} }";
-        let every = (name == "first").then(|| every.to_owned());
+        let every = (name == "first").then(|| EVERY.to_owned());
         default.into_iter().chain(bodies).chain(every).collect()
     })
 }

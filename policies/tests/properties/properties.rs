@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sidegate_policy::{Evaluator, Policy, PolicyMetrics};
 
-use crate::policies::{Written, policy};
+use crate::policies::{Written, policy, table};
 use crate::requests::{Asked, asked, sequence};
 
 /// Makes the interpreter decide, and leaves what the policy reads as it is: the machine has no
@@ -94,6 +94,20 @@ proptest! {
     ) {
         let policy = written.load("", 0);
         let mut chosen = evaluator(&policy);
+        let mut interpreted = evaluator(&written.load(INTERPRETED, 0));
+        compare(&written, &requests, &mut chosen, &mut interpreted)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    fn a_long_table_is_the_same_to_the_machine(
+        written in table(),
+        requests in vec(asked(), 64),
+    ) {
+        let mut chosen = evaluator(&written.load("", 0));
         let mut interpreted = evaluator(&written.load(INTERPRETED, 0));
         compare(&written, &requests, &mut chosen, &mut interpreted)?;
     }
