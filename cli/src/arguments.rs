@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sidegate_identity::TrustDomain;
 
-use crate::config::{jwt_svid_ttl, svid_ttl, upstream_authority};
+use crate::config::{UpstreamServer, jwt_svid_ttl, svid_ttl, upstream_server};
 pub(crate) use check::CheckArguments;
 pub(crate) use identity::{
     AuthorityArguments, AuthorityName, BundleCommand, BundleDeleteArguments, BundleSetArguments,
@@ -63,8 +63,8 @@ pub(crate) struct UpArguments {
     pub(crate) component: Option<PathBuf>,
 
     /// Front a local HTTP server instead of a component, such as http://127.0.0.1:9000
-    #[arg(long, value_name = "URL", value_parser = upstream_authority)]
-    pub(crate) upstream: Option<http::uri::Authority>,
+    #[arg(long, value_name = "URL", value_parser = upstream_server)]
+    pub(crate) upstream: Option<UpstreamServer>,
 
     /// Where the CA and the sockets live; made if it is not there
     #[arg(

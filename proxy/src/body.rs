@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
 
 use crate::access_log::Record;
 use crate::activity::InFlight;
@@ -24,6 +25,7 @@ pin_project_lite::pin_project! {
     #[project = SourceProjection]
     pub(crate) enum Source {
         Http1 { #[pin] body: PooledBody },
+        Http2 { #[pin] body: Incoming },
         Service { #[pin] body: BoxBody },
         Local { #[pin] body: Full<Bytes> },
     }
@@ -49,6 +51,9 @@ impl Body for Source {
             SourceProjection::Http1 { body } => body
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            SourceProjection::Http2 { body } => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             SourceProjection::Service { body } => body.poll_frame(context),
             SourceProjection::Local { body } => body
                 .poll_frame(context)
@@ -59,6 +64,7 @@ impl Body for Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1 { body } => body.is_end_stream(),
+            Self::Http2 { body } => body.is_end_stream(),
             Self::Service { body } => body.is_end_stream(),
             Self::Local { body } => body.is_end_stream(),
         }
@@ -67,6 +73,7 @@ impl Body for Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1 { body } => body.size_hint(),
+            Self::Http2 { body } => body.size_hint(),
             Self::Service { body } => body.size_hint(),
             Self::Local { body } => body.size_hint(),
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
@@ -38,6 +38,8 @@ pub(crate) struct LiveConnection {
     pub(crate) expires_at: SystemTime,
     /// What the policy may know of it.
     pub(crate) facts: ConnectionFacts,
+    /// The same for each route that tells the policy more.
+    pub(crate) route_facts: Box<[OnceLock<ConnectionFacts>]>,
     /// The policy generation that was asked about it last.
     pub(crate) policy_generation: AtomicU64,
     pub(crate) identity_generation: u64,
@@ -85,6 +87,22 @@ impl Registered {
 }
 
 impl LiveConnection {
+    /// What the policy may know of the connection of a request on a route.
+    pub(crate) fn facts_of(&self, route: Option<usize>) -> &ConnectionFacts {
+        let at = |index: usize| {
+            Some((
+                self.listener.routes.get(index)?,
+                self.route_facts.get(index)?,
+            ))
+        };
+        match route.and_then(at) {
+            Some((route, place)) if !route.context_extensions.is_empty() => {
+                place.get_or_init(|| self.facts.on_route(&route.context_extensions))
+            }
+            _ => &self.facts,
+        }
+    }
+
     /// Ends it, whatever it is doing.
     pub(crate) fn cut(&self) {
         tracing::debug!(

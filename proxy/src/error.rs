@@ -11,6 +11,8 @@ use crate::upstream::UpstreamError;
 pub(crate) enum ProxyError {
     #[error("the request's head is refused")]
     BadHead(#[from] HeadProblem),
+    #[error("no route of the listener is for the request")]
+    NoRoute,
     #[error("the body is longer than the {limit} bytes that the policy may see")]
     BodyTooLarge { limit: usize },
     #[error("the connection has too many bodies that wait for their decision")]
@@ -48,6 +50,7 @@ pub(crate) struct Telling {
 pub(crate) const DENIED_NOW: &str = "policy_changed";
 
 const PERMISSION_DENIED: &str = "7";
+const UNIMPLEMENTED: &str = "12";
 const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
 const UNAUTHENTICATED: &str = "16";
@@ -62,6 +65,12 @@ impl ProxyError {
                 grpc_status: INTERNAL,
                 label: "bad_request",
                 code: Some("SG0310"),
+            },
+            Self::NoRoute => Telling {
+                status: StatusCode::NOT_FOUND,
+                grpc_status: UNIMPLEMENTED,
+                label: "no_route",
+                code: Some("SG0313"),
             },
             Self::BodyTooLarge { .. } => Telling {
                 status: StatusCode::PAYLOAD_TOO_LARGE,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::header::{
     CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -26,14 +26,13 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers that mean one connection only (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
 ];
@@ -97,8 +96,12 @@ pub(crate) fn normalize(
     let authority = authority(head)?;
     head.uri = Uri::from(target(&head.uri)?);
     let headers = &mut head.headers;
+    let takes_trailers = takes_trailers(headers);
     strip_hop_by_hop(headers);
     strip_identity(headers);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     join_cookies(headers);
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
     headers.insert(HOST, host);
@@ -128,6 +131,16 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Whether the client takes trailers (RFC 9110 section 10.1.4). They pass through us, so the upstream
+/// is told.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// The target in origin form. A target without a path means the root (RFC 9112 section 3.2.1), and
@@ -267,7 +280,7 @@ mod tests {
                 ("connection", "close, X-Private"),
                 ("x-private", "1"),
                 ("keep-alive", "timeout=5"),
-                ("te", "trailers"),
+                ("te", "gzip"),
                 ("transfer-encoding", "chunked"),
                 ("upgrade", "websocket"),
                 ("proxy-authorization", "Basic eA=="),
@@ -288,6 +301,13 @@ mod tests {
                 "x-request-id"
             ]
         );
+    }
+
+    #[test]
+    fn the_upstream_is_told_that_trailers_pass() {
+        let head = normalized("/", &[("host", "a"), ("te", "deflate;q=0.5, Trailers")]).unwrap();
+        let values: Vec<_> = head.headers.get_all(TE).iter().collect();
+        assert_eq!(values, ["trailers"]);
     }
 
     #[test]

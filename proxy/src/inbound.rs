@@ -118,7 +118,7 @@ async fn identify(
 
 /// Asks the policy whether the peer may have a connection.
 fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
-    let asked = with_evaluator(|evaluator| evaluator.connect(downstream.facts()));
+    let asked = with_evaluator(|evaluator| evaluator.connect(downstream.facts(None)));
     let (code, reason, decision_id, error) = match asked {
         Some(Ok(permit)) => return Some(permit),
         Some(Err(denial)) => (
@@ -167,7 +167,7 @@ async fn request(
     Ok(response.map(|source| Recorded::new(source, record, in_flight)))
 }
 
-/// normalize → (read the body, if the policy has to see it) → authorize → connect → stream
+/// normalize → route → (read the body, if the policy has to see it) → authorize → connect → stream
 async fn forward(
     downstream: &Downstream,
     mut head: Parts,
@@ -177,9 +177,15 @@ async fn forward(
 ) -> Result<Response<Source>, ProxyError> {
     // A UUID is a header value.
     let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
-    let deadline = Instant::now() + downstream.listener.timeouts.request;
+    let begun = Instant::now();
     let authority = head::normalize(&mut head, &downstream.identity_headers, &id)?;
     record.line.authority = authority.to_string();
+    let place = downstream.route(&head, &authority);
+    let route = place.and_then(|place| downstream.listener.routes.get(place));
+    let limit = route.map_or(downstream.listener.timeouts.request, |route| {
+        route.request_timeout
+    });
+    let deadline = begun + limit;
     let now = downstream.worker.clock.now();
     // The connection ends with the SVID; but its timers do not count while a machine is suspended.
     if !downstream.peer.validity.contains(now) {
@@ -207,12 +213,13 @@ async fn forward(
         body: seen,
     };
     let facts = circumstances.of(head);
-    let permit = authorize(downstream, facts, record)?;
-    let opened = record
-        .opened
-        .insert(downstream.open(&permit, circumstances));
+    let permit = authorize(downstream, place, facts, record)?;
+    // Who may not ask does not learn what is there.
+    let upstream = &route.ok_or(ProxyError::NoRoute)?.upstream;
+    let opened = downstream.open(&permit, circumstances, place);
+    let opened = record.opened.insert(opened);
 
-    let sending = downstream.upstream().send(permit, body);
+    let sending = upstream.send(permit, body);
     match opened.unless_denied(timeout_at(deadline, sending)).await {
         Ok(Ok(response)) => Ok(response?),
         Ok(Err(_)) => Err(ProxyError::RequestTimeout),
@@ -233,10 +240,11 @@ async fn forward(
 /// Asks the policy. What comes back is the only thing that can be forwarded.
 fn authorize(
     downstream: &Downstream,
+    route: Option<usize>,
     facts: RequestFacts,
     record: &mut Record,
 ) -> Result<Permit, ProxyError> {
-    let asked = with_evaluator(|evaluator| evaluator.decide(downstream.facts(), facts))
+    let asked = with_evaluator(|evaluator| evaluator.decide(downstream.facts(route), facts))
         .ok_or(ProxyError::NoPolicy)?;
     let (verdict, decision_id, generation, metadata) = match &asked {
         Ok(permit) => (

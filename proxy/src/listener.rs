@@ -9,7 +9,7 @@ use std::time::Duration;
 use sidegate_identity::tls::ServerTls;
 use socket2::{Domain, Socket, Type};
 
-use crate::upstream::Upstream;
+use crate::route::Route;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -23,7 +23,7 @@ pub struct ListenerConfig {
     /// The identity that it shows, and how it verifies peers.
     pub tls: ServerTls,
     /// Where permitted requests go.
-    pub upstream: Upstream,
+    pub routes: Vec<Route>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
     /// How much of request bodies the policy sees.

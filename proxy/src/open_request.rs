@@ -26,6 +26,8 @@ pub(crate) struct OpenRequest {
     /// As it was decided, before the policy's edits.
     head: Parts,
     circumstances: Circumstances,
+    /// The route that it took.
+    route: Option<usize>,
     opened: Instant,
     /// The generation that allowed it last.
     generation: AtomicU64,
@@ -105,10 +107,12 @@ impl Opened {
         live: &Arc<LiveConnection>,
         permit: &Permit,
         circumstances: Circumstances,
+        route: Option<usize>,
     ) -> Self {
         let request = Arc::new(OpenRequest {
             head: copy(permit.head()),
             circumstances,
+            route,
             opened: Instant::now(),
             generation: AtomicU64::new(permit.generation()),
             end: Mutex::new(End::Open(None)),
@@ -168,6 +172,11 @@ impl OpenRequest {
     /// The id under which it is found in logs.
     pub(crate) fn request_id(&self) -> &str {
         text(&self.head, &REQUEST_ID)
+    }
+
+    /// The route that it took, by its place among the listener's.
+    pub(crate) fn route(&self) -> Option<usize> {
+        self.route
     }
 
     /// The generation that allowed it last.

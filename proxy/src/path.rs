@@ -25,6 +25,12 @@ pub(crate) enum PathProblem {
     BadByte,
 }
 
+/// Why no request with this path is ever forwarded, for whoever writes a path down.
+#[must_use]
+pub fn ambiguity(path: &str) -> Option<String> {
+    check(path).err().map(|problem| problem.to_string())
+}
+
 /// Checks the path of a request target, without its query.
 pub(crate) fn check(path: &str) -> Result<(), PathProblem> {
     let rest = path.strip_prefix('/').ok_or(PathProblem::NotAbsolute)?;

@@ -100,7 +100,9 @@ fn ask_request(live: &LiveConnection, request: &OpenRequest) -> bool {
     if request.generation() == generation {
         return false;
     }
-    let asked = with_evaluator(|evaluator| evaluator.decide(&live.facts, request.facts()));
+    let asked = with_evaluator(|evaluator| {
+        evaluator.decide(live.facts_of(request.route()), request.facts())
+    });
     let Some(Err(denial)) = asked else {
         request.is_allowed_by(generation);
         return false;

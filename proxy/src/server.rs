@@ -17,6 +17,7 @@ use crate::connections::Connections;
 use crate::generation::PolicySwap;
 use crate::listener::ListenerConfig;
 use crate::metrics::ProxyMetrics;
+use crate::route::Route;
 use crate::worker::{self, Listener, Prepared, Worker};
 
 /// What the proxy runs with.
@@ -100,7 +101,7 @@ impl Proxy {
                     name: Arc::clone(&name),
                     address,
                     tls: listener.tls.clone(),
-                    upstream: listener.upstream.for_worker(),
+                    routes: listener.routes.iter().map(Route::for_worker).collect(),
                     timeouts: listener.timeouts,
                     body_limits: listener.body_limits,
                     context_extensions: Arc::clone(&context_extensions),

@@ -1,6 +1,8 @@
 //! Where permitted requests go.
 
+mod address;
 pub mod http1;
+pub mod http2;
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
@@ -12,7 +14,9 @@ use tower::util::BoxCloneSyncService;
 use crate::body::{BoxBody, Source};
 use crate::head::strip_hop_by_hop;
 use crate::request_body::RequestBody;
+pub use address::Address;
 use http1::Http1Upstream;
+use http2::Http2Upstream;
 
 /// A request handler in this process, such as a component.
 pub type UpstreamService =
@@ -25,6 +29,8 @@ pub enum Upstream {
     Service(UpstreamService),
     /// An HTTP/1.1 server, over plaintext.
     Http1(Http1Upstream),
+    /// An HTTP/2 server, over plaintext.
+    Http2(Http2Upstream),
 }
 
 /// Why a handler in this process gave no response.
@@ -62,6 +68,7 @@ impl Upstream {
         match self {
             Self::Service(service) => Self::Service(service.clone()),
             Self::Http1(upstream) => Self::Http1(upstream.for_worker()),
+            Self::Http2(upstream) => Self::Http2(upstream.for_worker()),
         }
     }
 
@@ -83,6 +90,10 @@ impl Upstream {
                 let response = upstream.send(request).await?;
                 response.map(|body| Source::Http1 { body })
             }
+            Self::Http2(upstream) => {
+                let response = upstream.send(request).await?;
+                response.map(|body| Source::Http2 { body })
+            }
         };
         strip_hop_by_hop(response.headers_mut());
         let headers = response.headers_mut();
@@ -90,6 +101,15 @@ impl Upstream {
             headers.append(name, value.clone());
         }
         Ok(response)
+    }
+}
+
+/// Whose fault it is that a request was not sent to its end.
+fn broken(error: hyper::Error) -> UpstreamError {
+    if error.is_user() {
+        UpstreamError::Downstream(error)
+    } else {
+        UpstreamError::Reset(error)
     }
 }
 

@@ -23,8 +23,8 @@ use crate::inbound;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::ListenerMetrics;
 use crate::recheck;
+use crate::route::Route;
 use crate::trust;
-use crate::upstream::Upstream;
 
 /// What a worker's connections share.
 pub(crate) struct Worker {
@@ -45,7 +45,7 @@ pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) tls: ServerTls,
-    pub(crate) upstream: Upstream,
+    pub(crate) routes: Vec<Route>,
     pub(crate) timeouts: Timeouts,
     pub(crate) body_limits: BodyLimits,
     pub(crate) context_extensions: Arc<BTreeMap<String, String>>,

@@ -63,10 +63,10 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
     };
     let mut components = Vec::new();
     let (name, selector, target) = match arguments.upstream {
-        Some(authority) => (
+        Some(server) => (
             "upstream".to_owned(),
             format!("listener:name:{LISTENER}"),
-            Target::Upstream(authority),
+            Target::Upstream(server),
         ),
         None => {
             let (name, path) = match arguments.component {
@@ -126,7 +126,8 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         listeners: vec![Listener {
             name: LISTENER.to_owned(),
             listen: arguments.listen,
-            target,
+            target: Some(target),
+            routes: Vec::new(),
             spiffe_id: None,
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),
@@ -213,8 +214,8 @@ fn welcome(config: &Config, instance: &Instance, demo: &Demo) -> String {
         config.identity.trust_domain
     );
     for listener in instance.listeners() {
-        let fronted = match config.listeners.first().map(|listener| &listener.target) {
-            Some(Target::Upstream(authority)) => format!("http://{authority}"),
+        let fronted = match config.listeners.first().and_then(|it| it.target.as_ref()) {
+            Some(Target::Upstream(server)) => server.to_string(),
             Some(Target::Component(name)) => format!("component {name}"),
             None => String::new(),
         };

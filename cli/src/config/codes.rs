@@ -1,4 +1,4 @@
-//! The stable codes of configuration problems, SG0010 to SG0049, and those about bundles.
+//! The stable codes of configuration problems, SG0010 to SG0049 and SG0061 to SG0069, and those about bundles.
 //!
 //! A code is never given a second meaning: a retired one stays unused.
 
@@ -56,6 +56,8 @@ pub(crate) const BAD_DNS_NAME: &str = "SG0035";
 pub(crate) const BAD_ENTRYPOINT: &str = "SG0036";
 /// A log filter that cannot be read.
 pub(crate) const BAD_LOG_LEVEL: &str = "SG0037";
+/// A host, path, method or header that no request has.
+pub(crate) const BAD_ROUTE: &str = "SG0061";
 /// A key that has no effect beside another.
 pub(crate) const NO_EFFECT: &str = "SG0039";
 /// Both a policy's path and bundles.

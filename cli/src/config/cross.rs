@@ -108,14 +108,19 @@ fn components(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     let Some(known) = complete(lowering, &Key::of("component"), known) else {
         return;
     };
-    for (index, Table(listener)) in raw.listener.iter().enumerate() {
-        let Some(name) = listener.component.as_deref() else {
+    let targets = raw.listener.iter().enumerate().flat_map(|(index, raw)| {
+        let key = Key::listener(index);
+        let routes = raw.0.route.iter().enumerate().map({
+            let key = key.child("route");
+            move |(index, raw)| (key.item(index), raw.0.component.as_deref())
+        });
+        routes.chain([(key, raw.0.component.as_deref())])
+    });
+    for (key, name) in targets {
+        let Some(name) = name.filter(|name| !known.contains(name)) else {
             continue;
         };
-        if known.contains(&name) {
-            continue;
-        }
-        let key = Key::listener(index).child("component");
+        let key = key.child("component");
         let problem = Diagnostic::new(
             codes::UNKNOWN_COMPONENT,
             format!("there is no component `{name}`"),

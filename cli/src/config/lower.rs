@@ -2,6 +2,7 @@
 
 mod bundles;
 mod decision_log;
+mod routes;
 mod shadow;
 
 use std::borrow::Borrow;
@@ -16,7 +17,7 @@ use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
     Admin, BodyLimits, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource,
-    Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    Listener, Log, Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
@@ -285,7 +286,9 @@ impl Lowering<'_> {
     fn listener(&mut self, at: &Key, raw: RawListener) -> Option<Listener> {
         let name = self.required(raw.name, at.child("name"), values::name);
         let listen = self.required(raw.listen, at.child("listen"), values::address);
-        let target = self.target(at, raw.component, raw.upstream);
+        let routes = self.routes(at, raw.route);
+        let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));
+        let target = self.target(at, raw.component, raw.upstream, is_optional);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
         let timeouts = self.timeouts(&at.child("timeouts"), raw.timeouts.unwrap_or_default().0);
         let body_limits = self.body_limits(
@@ -300,6 +303,7 @@ impl Lowering<'_> {
             name: name?,
             listen: listen?,
             target: target?,
+            routes,
             spiffe_id,
             timeouts,
             body_limits,
@@ -342,52 +346,6 @@ impl Lowering<'_> {
             self.report(problem);
         }
         raw
-    }
-
-    fn target(
-        &mut self,
-        at: &Key,
-        component: Option<String>,
-        upstream: Option<String>,
-    ) -> Option<Target> {
-        let component_key = at.child("component");
-        let upstream_key = at.child("upstream");
-        match (component, upstream) {
-            (Some(_), Some(_)) => {
-                let problem = Diagnostic::new(
-                    codes::LISTENER_TARGET,
-                    "a listener with both `component` and `upstream`",
-                    self.keys.value(&upstream_key),
-                )
-                .label("only one of the two can be behind it")
-                .related(self.keys.value(&component_key), "the other one")
-                .help("remove one of them, or write two listeners");
-                self.report(problem);
-                None
-            }
-            (Some(name), None) => self
-                .parsed(name.as_str(), &component_key, values::text)
-                .map(Target::Component),
-            (None, Some(address)) => self
-                .parsed(address.as_str(), &upstream_key, values::upstream)
-                .map(Target::Upstream),
-            (None, None) => {
-                if !self.is_faulty(&component_key) && !self.is_faulty(&upstream_key) {
-                    let problem = Diagnostic::new(
-                        codes::LISTENER_TARGET,
-                        "a listener with neither `component` nor `upstream`",
-                        self.keys.value(at),
-                    )
-                    .label("nothing is behind it")
-                    .help(
-                        "add `component = \"…\"` with the name of a [[component]], or \
-                         `upstream = \"http://host:port\"`",
-                    );
-                    self.report(problem);
-                }
-                None
-            }
-        }
     }
 
     fn timeouts(&mut self, at: &Key, raw: RawTimeouts) -> Timeouts {

@@ -19,6 +19,7 @@ mod model;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod values;
 
 use std::io;
@@ -33,7 +34,8 @@ pub(crate) use model::{
     Policy, PolicyBundle, PolicyShadow, Proxy, Receiver, SvidFile, Target, Timeouts, WorkloadApi,
 };
 
-pub(crate) use values::{jwt_svid_ttl, svid_ttl, upstream_authority};
+pub(crate) use upstream::{UpstreamServer, upstream_server};
+pub(crate) use values::{jwt_svid_ttl, svid_ttl};
 
 use document::{Document, KeyMap};
 

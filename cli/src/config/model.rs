@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::uri::Authority;
 use http::{HeaderName, Uri};
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
@@ -16,8 +15,10 @@ pub(crate) use sidegate_identity::svid_file::Notify;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
-pub(crate) use sidegate_proxy::{BodyLimits, Timeouts};
+pub(crate) use sidegate_proxy::{BodyLimits, RouteMatch, Timeouts};
 use spiffe::{SpiffeId, TrustDomain};
+
+pub(crate) use super::upstream::UpstreamServer;
 
 /// Everything that `sidegate run` is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +199,10 @@ pub(crate) struct Component {
 pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) listen: SocketAddr,
-    pub(crate) target: Target,
+    /// Where requests go that are for no route; without it they are for nobody.
+    pub(crate) target: Option<Target>,
+    /// In file order. There is one at least, or a target.
+    pub(crate) routes: Vec<Route>,
     /// Which of several identities of the target the listener presents.
     pub(crate) spiffe_id: Option<SpiffeId>,
     pub(crate) timeouts: Timeouts,
@@ -208,13 +212,24 @@ pub(crate) struct Listener {
     pub(crate) context_extensions: BTreeMap<String, String>,
 }
 
+/// `[[listener.route]]`: where some of a listener's requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) matches: RouteMatch,
+    pub(crate) target: Target,
+    /// Without it, the listener's counts.
+    pub(crate) request_timeout: Option<Duration>,
+    /// What the policy is told of the route, before what it is told of the listener.
+    pub(crate) context_extensions: BTreeMap<String, String>,
+}
+
 /// What is behind a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The component of this name.
     Component(String),
-    /// An HTTP server in plain text, as host and port.
-    Upstream(Authority),
+    /// A server.
+    Upstream(UpstreamServer),
 }
 
 /// `[[svid_file]]`: an identity kept fresh as PEM files.

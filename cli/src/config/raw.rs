@@ -143,6 +143,24 @@ pub(super) struct RawListener {
     pub(super) timeouts: Option<Table<RawTimeouts>>,
     pub(super) request_body: Option<Table<RawRequestBody>>,
     pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
+    #[serde(default)]
+    pub(super) route: Vec<Table<RawRoute>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    #[serde(default)]
+    pub(super) hosts: Vec<String>,
+    pub(super) path: Option<String>,
+    pub(super) path_prefix: Option<String>,
+    #[serde(default)]
+    pub(super) methods: Vec<String>,
+    pub(super) headers: Option<Table<BTreeMap<String, String>>>,
+    pub(super) component: Option<String>,
+    pub(super) upstream: Option<String>,
+    pub(super) request_timeout: Option<String>,
+    pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

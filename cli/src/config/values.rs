@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderName, Uri};
 use nix::sys::signal::Signal;
 use sidegate_policy::bundle::SignatureAlgorithm;
@@ -43,7 +43,7 @@ pub(super) const AT_LEAST_A_NANOSECOND: RangeInclusive<Duration> =
     Duration::from_nanos(1)..=LONGEST;
 
 impl Problem {
-    fn new(code: &'static str, phrase: &'static str, label: impl Into<String>) -> Self {
+    pub(super) fn new(code: &'static str, phrase: &'static str, label: impl Into<String>) -> Self {
         Self {
             code,
             phrase,
@@ -52,13 +52,13 @@ impl Problem {
         }
     }
 
-    fn help(mut self, help: impl Into<String>) -> Self {
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// For the command line, which shows the value itself.
-    fn in_a_line(self) -> String {
+    pub(super) fn in_a_line(self) -> String {
         match self.help {
             Some(help) => format!("{}; {help}", self.label),
             None => self.label,
@@ -465,46 +465,6 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
     })
 }
 
-/// An upstream on the command line, by the same rule as in a file.
-pub(crate) fn upstream_authority(text: &str) -> Result<Authority, String> {
-    upstream(text).map_err(Problem::in_a_line)
-}
-
-pub(super) fn upstream(text: &str) -> Result<Authority, Problem> {
-    let refused = |label: &str| {
-        Problem::new(codes::BAD_UPSTREAM, "is not an upstream", label)
-            .help("an upstream is written like \"http://127.0.0.1:9000\": host and port, no more")
-    };
-    let rest = text
-        .strip_prefix("http://")
-        .ok_or_else(|| refused("must begin with `http://`"))?;
-    if rest.contains(['/', '?', '#']) {
-        return Err(refused("must end after the port"));
-    }
-    if rest.contains('@') {
-        return Err(refused("must not hold a user"));
-    }
-    let authority: Authority = rest
-        .parse()
-        .map_err(|_| refused("is not a host and port"))?;
-    let digits = rest
-        .strip_prefix(authority.host())
-        .and_then(|port| port.strip_prefix(':'))
-        .unwrap_or("");
-    let port = digits
-        .parse::<u16>()
-        .ok()
-        .filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
-    if port.is_none_or(|port| port == 0) {
-        return Err(refused("must name a port from 1 to 65535"));
-    }
-    if is_host(authority.host()) {
-        Ok(authority)
-    } else {
-        Err(refused("the host is neither an IP address nor a name"))
-    }
-}
-
 pub(super) fn entrypoint(text: &str) -> Result<String, Problem> {
     let is_segment = |segment: &str| {
         !segment.is_empty()
@@ -549,7 +509,7 @@ fn out_of_range(label: String) -> Problem {
     Problem::new(codes::OUT_OF_RANGE, "is out of range", label)
 }
 
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     let bracketed = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));

@@ -312,8 +312,8 @@ fn address(
 /// What is known about what a listener fronts; `None` where that could not be loaded.
 fn selectors(listener: &Listener, loaded: &Components) -> Option<Vec<Selector>> {
     match &listener.target {
-        Target::Upstream(_) => Some(listener_selectors(&listener.name)),
-        Target::Component(name) => {
+        None | Some(Target::Upstream(_)) => Some(listener_selectors(&listener.name)),
+        Some(Target::Component(name)) => {
             let (_, component) = loaded.iter().find(|(known, _)| known == name)?;
             let component = component.as_ref().ok()?;
             Some(component.selectors.clone())

@@ -11,13 +11,12 @@ use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::{Presented, ServerTls};
 use sidegate_proxy::upstream::Upstream;
-use sidegate_proxy::upstream::http1::Http1Upstream;
-use sidegate_proxy::{BoundListener, ListenerConfig};
+use sidegate_proxy::{BoundListener, ListenerConfig, Route};
 use tokio::sync::watch;
 
 use super::ListenerStatus;
 use super::components::Loaded;
-use crate::config::{Config, ConfigSource, Key, Listener, Target};
+use crate::config::{Config, ConfigSource, Key, Listener, Target, Timeouts};
 use crate::failure::Failure;
 
 /// Binds all listeners. Nothing is accepted yet.
@@ -31,18 +30,18 @@ pub(super) fn bind(
     let listeners = config.listeners.iter().enumerate();
     listeners
         .map(|(index, listener)| {
-            let fronted = Fronted::of(listener, components)?;
+            let selectors = selectors(listener, components)?;
             let entry = {
                 let generation = identities.borrow();
                 let entries = generation.issued().iter().map(|issued| &issued.entry);
-                identity(listener, &fronted.selectors, entries).map_err(|error| {
+                identity(listener, &selectors, entries).map_err(|error| {
                     let key = Key::listener(index).child("name");
                     super::refused(source, &key, error.code(), &error)
                 })?
             };
             let presented = Presented {
                 spiffe_id: entry.spiffe_id().clone(),
-                selectors: fronted.selectors.into(),
+                selectors: selectors.into(),
             };
             let tls = ServerTls::new(presented, identities.clone(), &["h2", "http/1.1"])
                 .map_err(|error| Failure::new("SG0042", &error))?;
@@ -54,7 +53,7 @@ pub(super) fn bind(
                 name: listener.name.clone(),
                 bound,
                 tls,
-                upstream: fronted.upstream,
+                routes: routes(listener, components)?,
                 timeouts: listener.timeouts,
                 body_limits: listener.body_limits,
                 context_extensions: listener.context_extensions.clone(),
@@ -70,12 +69,6 @@ pub(super) fn status(listener: &ListenerConfig) -> ListenerStatus {
         address: listener.bound.address(),
         spiffe_id: listener.tls.spiffe_id().to_string(),
     }
-}
-
-/// What stands behind a listener, and what is known about it.
-struct Fronted {
-    selectors: Vec<Selector>,
-    upstream: Upstream,
 }
 
 /// Why a listener has no identity.
@@ -104,27 +97,50 @@ impl NoIdentity {
     }
 }
 
-impl Fronted {
-    fn of(listener: &Listener, components: &BTreeMap<String, Loaded>) -> Result<Self, Failure> {
-        match &listener.target {
-            Target::Upstream(authority) => Ok(Self {
-                selectors: listener_selectors(&listener.name),
-                upstream: Upstream::Http1(Http1Upstream::new(
-                    authority.clone(),
-                    listener.timeouts.connect,
-                )),
-            }),
-            Target::Component(name) => {
-                let component = components.get(name).ok_or_else(|| {
-                    Failure::message("SG0030", format!("there is no component `{name}`"))
-                })?;
-                Ok(Self {
-                    selectors: component.selectors.clone(),
-                    upstream: Upstream::Service(component.upstream()),
-                })
-            }
-        }
+/// What is known of what a listener fronts: of all that is behind its routes, nothing.
+fn selectors(
+    listener: &Listener,
+    components: &BTreeMap<String, Loaded>,
+) -> Result<Vec<Selector>, Failure> {
+    match &listener.target {
+        Some(Target::Component(name)) => Ok(component(name, components)?.selectors.clone()),
+        Some(Target::Upstream(_)) | None => Ok(listener_selectors(&listener.name)),
     }
+}
+
+/// The listener's routes, and last the one for all other requests.
+fn routes(
+    listener: &Listener,
+    components: &BTreeMap<String, Loaded>,
+) -> Result<Vec<Route>, Failure> {
+    let Timeouts {
+        request, connect, ..
+    } = listener.timeouts;
+    let upstream = |target: &Target| -> Result<Upstream, Failure> {
+        Ok(match target {
+            Target::Upstream(server) => server.upstream(connect),
+            Target::Component(name) => Upstream::Service(component(name, components)?.upstream()),
+        })
+    };
+    let routes = listener.routes.iter().map(|route| {
+        Ok(Route {
+            matches: route.matches.clone(),
+            upstream: upstream(&route.target)?,
+            request_timeout: route.request_timeout.unwrap_or(request),
+            context_extensions: route.context_extensions.clone(),
+        })
+    });
+    let any = listener.target.iter();
+    let any = any.map(|target| Ok(Route::any(upstream(target)?, request)));
+    routes.chain(any).collect()
+}
+
+fn component<'a>(
+    name: &str,
+    components: &'a BTreeMap<String, Loaded>,
+) -> Result<&'a Loaded, Failure> {
+    let missing = || Failure::message("SG0030", format!("there is no component `{name}`"));
+    components.get(name).ok_or_else(missing)
 }
 
 /// The identity that the entries give what stands behind a listener: the one asked for, or else the

@@ -80,6 +80,24 @@ impl ConnectionFacts {
         }
     }
 
+    /// The same on a route of which the operator's configuration says more, or something else.
+    #[must_use]
+    pub fn on_route(&self, context_extensions: &BTreeMap<String, String>) -> Self {
+        let mut parameters = ConnectionParameters::clone(&self.parameters);
+        let more = context_extensions.clone();
+        parameters.context_extensions.extend(more);
+        let ConnectionParameters {
+            context_extensions,
+            listener,
+            ..
+        } = &parameters;
+        Self {
+            context_extensions: extensions(context_extensions, listener),
+            parameters: Arc::new(parameters),
+            ..self.clone()
+        }
+    }
+
     /// The document of the `connect` decision point.
     pub(crate) fn document(&self) -> Value {
         let mut attributes = constant_attributes();

@@ -1,12 +1,13 @@
 //! A connection whose peer is known: what all of its requests share.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 use http::request::Parts;
+use http::uri::Authority;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::CertificateDer;
 use sidegate_identity::encoding::certificates_pem;
@@ -25,7 +26,6 @@ use crate::head::IdentityHeaders;
 use crate::metrics::{OpenConnection, Verdict};
 use crate::open_request::{Circumstances, OpenRequests, Opened};
 use crate::trust;
-use crate::upstream::Upstream;
 use crate::worker::{Listener, Worker};
 
 pub(super) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -90,6 +90,7 @@ impl Downstream {
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
             expires_at: peer.validity.not_after,
             facts,
+            route_facts: listener.routes.iter().map(|_| OnceLock::new()).collect(),
             policy_generation: AtomicU64::new(generation::current()),
             identity_generation: worker.identities.borrow().generation,
             cancel: cancel.clone(),
@@ -118,9 +119,10 @@ impl Downstream {
         })
     }
 
-    /// The listener's upstream, with this worker's connections.
-    pub(super) fn upstream(&self) -> &Upstream {
-        &self.listener.upstream
+    /// The first route that is for a request, by its place.
+    pub(super) fn route(&self, head: &Parts, authority: &Authority) -> Option<usize> {
+        let mut routes = self.listener.routes.iter();
+        routes.position(|route| route.matches.is_for(head, authority))
     }
 
     /// Verifies the peer again, as it is done when trust changes.
@@ -128,14 +130,19 @@ impl Downstream {
         trust::verify(&self.worker, self.registered.connection());
     }
 
-    /// What the policy may know of the connection.
-    pub(super) fn facts(&self) -> &ConnectionFacts {
-        &self.registered.connection().facts
+    /// What the policy may know of the connection, for requests on a route.
+    pub(super) fn facts(&self, route: Option<usize>) -> &ConnectionFacts {
+        self.registered.connection().facts_of(route)
     }
 
     /// Puts a request that was just allowed among those that are open.
-    pub(super) fn open(&self, permit: &Permit, circumstances: Circumstances) -> Opened {
-        Opened::new(self.registered.connection(), permit, circumstances)
+    pub(super) fn open(
+        &self,
+        permit: &Permit,
+        circumstances: Circumstances,
+        route: Option<usize>,
+    ) -> Opened {
+        Opened::new(self.registered.connection(), permit, circumstances, route)
     }
 
     /// From now on each HTTP/1 response ends the connection.

@@ -1,23 +1,21 @@
 //! An HTTP/1.1 upstream with a pool of kept-alive connections.
 
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::uri::Authority;
+use http::header::{CONNECTION, TE, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::UpstreamError;
+use super::address::Address;
+use super::{UpstreamError, broken};
 use crate::request_body::RequestBody;
 
 /// Idle connections that are kept, for each worker.
@@ -32,7 +30,7 @@ pub struct Http1Upstream {
 }
 
 struct Pool {
-    authority: Authority,
+    address: Address,
     connect_timeout: Duration,
     idle: Mutex<Vec<Sender>>,
 }
@@ -44,12 +42,12 @@ pub(crate) struct PooledBody {
 }
 
 impl Http1Upstream {
-    /// An upstream at `host:port`. Nothing is connected yet.
-    pub fn new(authority: Authority, connect_timeout: Duration) -> Self {
+    /// An upstream at an address. Nothing is connected yet.
+    pub fn new(address: Address, connect_timeout: Duration) -> Self {
         let idle = Mutex::default();
         Self {
             pool: Arc::new(Pool {
-                authority,
+                address,
                 connect_timeout,
                 idle,
             }),
@@ -57,7 +55,7 @@ impl Http1Upstream {
     }
 
     pub(crate) fn for_worker(&self) -> Self {
-        Self::new(self.pool.authority.clone(), self.pool.connect_timeout)
+        Self::new(self.pool.address.clone(), self.pool.connect_timeout)
     }
 
     /// Sends a request on an idle connection, or on a new one. A request that a dying idle
@@ -72,6 +70,11 @@ impl Http1Upstream {
             // Without it hyper would leave the body of a GET or HEAD out.
             let chunked = HeaderValue::from_static("chunked");
             request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
+        if request.headers().contains_key(TE) {
+            // Means this connection only (RFC 9110 section 10.1.4).
+            let te = HeaderValue::from_static("te");
+            request.headers_mut().insert(CONNECTION, te);
         }
         loop {
             let (mut sender, reused) = match self.pool.take() {
@@ -116,12 +119,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Sender, UpstreamError> {
-        let connecting = tokio::time::timeout(self.connect_timeout, self.dial());
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(UpstreamError::Connect(error)),
-            Err(_) => return Err(UpstreamError::ConnectTimeout),
-        };
+        let stream = self.address.connect(self.connect_timeout).await?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(UpstreamError::Reset)?;
@@ -131,24 +129,6 @@ impl Pool {
             }
         });
         Ok(sender)
-    }
-
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let host = self.authority.host();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = self.authority.port_u16().unwrap_or(80);
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-}
-
-/// Whose fault it is that a request was not sent to its end.
-fn broken(error: hyper::Error) -> UpstreamError {
-    if error.is_user() {
-        UpstreamError::Downstream(error)
-    } else {
-        UpstreamError::Reset(error)
     }
 }
 
@@ -197,6 +177,6 @@ impl Drop for PooledBody {
 
 impl fmt::Debug for Http1Upstream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Http1Upstream({})", self.pool.authority)
+        write!(formatter, "Http1Upstream({})", self.pool.address)
     }
 }

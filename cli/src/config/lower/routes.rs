@@ -1,0 +1,230 @@
+//! `[[listener.route]]`, and what is behind a listener or a route.
+
+use std::collections::BTreeMap;
+use std::ops::Not;
+
+use http::{HeaderName, HeaderValue, Method};
+use sidegate_proxy::{HostPattern, PathMatch};
+
+use super::{AT_LEAST_A_NANOSECOND, Diagnostic, Key, Lowering, codes, values};
+use crate::config::model::{Route, RouteMatch, Target};
+use crate::config::raw::RawRoute;
+use crate::config::upstream;
+use crate::config::values::Problem;
+use crate::table::Table;
+
+impl Lowering<'_> {
+    /// A listener's routes, none of which is hidden by one before it.
+    pub(super) fn routes(&mut self, at: &Key, raw: Vec<Table<RawRoute>>) -> Vec<Route> {
+        let key = at.child("route");
+        let last = raw.len().saturating_sub(1);
+        let numbered = raw.into_iter().enumerate();
+        let routes = numbered.filter_map(|(index, Table(raw))| {
+            let at = key.item(index);
+            let route = self.route(&at, raw)?;
+            if route.matches.is_any() && index < last {
+                let next = self.keys.value(&key.item(index.saturating_add(1)));
+                let title = "a route after one that every request matches";
+                let problem = Diagnostic::new(codes::NO_EFFECT, title, next)
+                    .label("no request gets here")
+                    .related(
+                        self.keys.value(&at),
+                        "names no host, path, method or header",
+                    )
+                    .help("say which requests the first one is for, or put it last");
+                self.report(problem);
+            }
+            Some(route)
+        });
+        routes.collect()
+    }
+
+    fn route(&mut self, at: &Key, raw: RawRoute) -> Option<Route> {
+        let hosts = self.list(&at.child("hosts"), &raw.hosts, host);
+        let methods = self.list(&at.child("methods"), &raw.methods, method);
+        let path = self.path(at, raw.path, raw.path_prefix);
+        let headers = self.headers(&at.child("headers"), raw.headers.unwrap_or_default().0);
+        let target = self.target(at, raw.component, raw.upstream, false);
+        let request_timeout = self.optional(
+            raw.request_timeout,
+            at.child("request_timeout"),
+            values::duration(AT_LEAST_A_NANOSECOND),
+        );
+        let context_extensions = self.context_extensions(
+            &at.child("context_extensions"),
+            raw.context_extensions.unwrap_or_default().0,
+        );
+        Some(Route {
+            matches: RouteMatch {
+                hosts,
+                path,
+                methods,
+                headers,
+            },
+            target: target.flatten()?,
+            request_timeout,
+            context_extensions,
+        })
+    }
+
+    fn list<T>(
+        &mut self,
+        at: &Key,
+        texts: &[String],
+        parse: fn(&str) -> Result<T, Problem>,
+    ) -> Vec<T> {
+        let numbered = texts.iter().enumerate();
+        let parsed =
+            numbered.filter_map(|(index, text)| self.parsed(text.as_str(), &at.item(index), parse));
+        parsed.collect()
+    }
+
+    fn path(
+        &mut self,
+        at: &Key,
+        exact: Option<String>,
+        prefix: Option<String>,
+    ) -> Option<PathMatch> {
+        let (key, other) = (at.child("path"), at.child("path_prefix"));
+        if exact.is_some() && prefix.is_some() {
+            let title = "a route with both `path` and `path_prefix`";
+            let problem = Diagnostic::new(codes::NO_EFFECT, title, self.keys.value(&other))
+                .label("only one of the two can hold")
+                .related(self.keys.value(&key), "the other one")
+                .help("remove one of them, or write two routes");
+            self.report(problem);
+        }
+        let exact = self.optional(exact, key, path).map(PathMatch::Exact);
+        let prefix = self.optional(prefix, other, path).map(PathMatch::Prefix);
+        exact.or(prefix)
+    }
+
+    fn headers(
+        &mut self,
+        at: &Key,
+        raw: BTreeMap<String, String>,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let headers = raw.iter().filter_map(|(name, value)| {
+            let key = at.child(name);
+            let name = self.parsed(name.as_str(), &key, header_name)?;
+            let value = self.parsed(value.as_str(), &key, header_value)?;
+            Some((name, value))
+        });
+        headers.collect()
+    }
+
+    /// What is behind a listener or a route. `None` where a problem was reported; where it is
+    /// optional there may be nothing.
+    #[expect(clippy::option_option, reason = "nothing is one of the answers")]
+    pub(super) fn target(
+        &mut self,
+        at: &Key,
+        component: Option<String>,
+        upstream: Option<String>,
+        is_optional: bool,
+    ) -> Option<Option<Target>> {
+        let component_key = at.child("component");
+        let upstream_key = at.child("upstream");
+        let what = match at.header().ends_with("route]]") {
+            true => "route",
+            false => "listener",
+        };
+        match (component, upstream) {
+            (Some(_), Some(_)) => {
+                let problem = Diagnostic::new(
+                    codes::LISTENER_TARGET,
+                    format!("a {what} with both `component` and `upstream`"),
+                    self.keys.value(&upstream_key),
+                )
+                .label("only one of the two can be behind it")
+                .related(self.keys.value(&component_key), "the other one")
+                .help(format!("remove one of them, or write two {what}s"));
+                self.report(problem);
+                None
+            }
+            (Some(name), None) => self
+                .parsed(name.as_str(), &component_key, values::text)
+                .map(|name| Some(Target::Component(name))),
+            (None, Some(address)) => self
+                .parsed(address.as_str(), &upstream_key, upstream::upstream)
+                .map(|server| Some(Target::Upstream(server))),
+            (None, None) if is_optional => Some(None),
+            (None, None) => {
+                if !self.is_faulty(&component_key) && !self.is_faulty(&upstream_key) {
+                    let problem = Diagnostic::new(
+                        codes::LISTENER_TARGET,
+                        format!("a {what} with neither `component` nor `upstream`"),
+                        self.keys.value(at),
+                    )
+                    .label("nothing is behind it")
+                    .help(
+                        "add `component = \"…\"` with the name of a [[component]], or \
+                         `upstream = \"http://host:port\"`",
+                    );
+                    self.report(problem);
+                }
+                None
+            }
+        }
+    }
+}
+
+fn host(text: &str) -> Result<HostPattern, Problem> {
+    text.parse().map_err(|_| {
+        Problem::new(
+            codes::BAD_ROUTE,
+            "is not a host",
+            "expected a host without port",
+        )
+        .help("write it like \"a.example.org\", or \"*.example.org\" for all hosts below it")
+    })
+}
+
+fn method(text: &str) -> Result<Method, Problem> {
+    let has_lower_case = text.contains(|letter: char| letter.is_ascii_lowercase());
+    let method = Method::from_bytes(text.as_bytes()).ok();
+    method.filter(|_| !has_lower_case).ok_or_else(|| {
+        let problem = Problem::new(codes::BAD_ROUTE, "is not a method", "not a method of HTTP");
+        match has_lower_case {
+            true => problem.help(format!("write \"{}\"", text.to_ascii_uppercase())),
+            false => problem,
+        }
+    })
+}
+
+/// A path that a normalized request can have.
+fn path(text: &str) -> Result<String, Problem> {
+    let refused = |label: String| Problem::new(codes::BAD_ROUTE, "is not a path", label);
+    if !text.starts_with('/') {
+        return Err(refused("must begin with `/`".to_owned()));
+    }
+    match sidegate_proxy::ambiguity(text) {
+        Some(problem) => Err(refused(format!("no request gets here: {problem}"))),
+        None => match text.contains(['?', '#']).not() {
+            true => Ok(text.to_owned()),
+            false => Err(refused("must end before the query".to_owned())),
+        },
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, Problem> {
+    let refused = || {
+        Problem::new(
+            codes::BAD_ROUTE,
+            "is not a header",
+            "not the name of a header",
+        )
+    };
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| refused())
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Problem> {
+    let refused = || {
+        Problem::new(
+            codes::BAD_ROUTE,
+            "is not a header",
+            "not the value of a header",
+        )
+    };
+    HeaderValue::from_str(text).map_err(|_| refused())
+}
