@@ -29,7 +29,7 @@ pub(crate) use documents::{
 };
 pub(crate) use server::AdminServer;
 pub(crate) use status::{
-    ComponentStatus, DenialJump, EntryCounts, ListenerFacts, PolicyFacts, Promotion,
+    ComponentStatus, DenialJump, EngineFacts, EntryCounts, ListenerFacts, PolicyFacts, Promotion,
     RefusedSources, ShadowFacts, Status, SvidStatus,
 };
 

@@ -40,6 +40,8 @@ pub struct FileCoverage {
 /// The lines that hold an expression, by file, and whether each was evaluated.
 pub(crate) struct Coverage {
     files: BTreeMap<String, BTreeMap<u32, bool>>,
+    /// Lines that hold an expression only in the copy that is evaluated.
+    foreign: BTreeSet<(String, u32)>,
 }
 
 impl Coverage {
@@ -55,7 +57,21 @@ impl Coverage {
         });
         Self {
             files: files.collect(),
+            foreign: BTreeSet::new(),
         }
+    }
+
+    /// The same where a copy of the modules is evaluated, which has more on some lines.
+    pub(crate) fn of_copy(syntax: &Syntax<'_>, copy: &Syntax<'_>) -> Self {
+        let mut coverage = Self::new(syntax);
+        for (file, lines) in Self::new(copy).files {
+            let known = coverage.files.get(&file);
+            let is_known = |line: &u32| known.is_some_and(|known| known.contains_key(line));
+            let foreign = lines.into_keys().filter(|line| !is_known(line));
+            let foreign = foreign.map(|line| (file.clone(), line));
+            coverage.foreign.extend(foreign.collect::<Vec<_>>());
+        }
+        coverage
     }
 
     /// Adds what an engine has evaluated.
@@ -65,7 +81,9 @@ impl Coverage {
                 continue;
             };
             for line in &file.covered {
-                lines.insert(*line, true);
+                if !self.foreign.contains(&(file.path.clone(), *line)) {
+                    lines.insert(*line, true);
+                }
             }
         }
     }

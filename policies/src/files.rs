@@ -5,8 +5,15 @@ use std::path::{Path, PathBuf};
 
 use regorus::Value;
 
+use crate::bundle::{Bundle, BundleError, Limits, check_disjoint};
 use crate::error::{EngineMessage, PolicyError};
-use crate::sources::PolicySources;
+use crate::sources::{PolicySources, RegoVersion};
+
+/// What says that a directory is a bundle.
+const MANIFEST: &str = ".manifest";
+
+/// What the names of tarballs end with.
+const TARBALLS: [&str; 2] = [".tar.gz", ".tgz"];
 
 /// What is in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +35,8 @@ pub(crate) struct PolicyFile {
     pub(crate) directories: Vec<String>,
     pub(crate) kind: PolicyFileKind,
     pub(crate) text: String,
+    /// What it is written in, if it is a module.
+    pub(crate) version: RegoVersion,
 }
 
 /// The modules and data documents below some paths, as text and not yet looked
@@ -38,46 +47,118 @@ pub(crate) struct PolicyFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFiles {
     files: Vec<PolicyFile>,
+    unverified: Vec<String>,
+}
+
+/// Why policy files cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFilesError {
+    /// Something is wrong with a file or directory.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Something is wrong with a bundle, or with several together.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+impl PolicyFilesError {
+    /// The stable diagnostic code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Policy(error) => error.code(),
+            Self::Bundle(error) => error.code(),
+        }
+    }
 }
 
 impl PolicyFiles {
-    /// Reads files, and directories with everything below them.
+    /// Reads files, directories with everything below them, and OPA bundles.
     ///
     /// A directory is read as [`PolicySources::read`] does: its own path is the
     /// root of `data`. A `.json` or `.yaml` file that is named itself is put at
-    /// the root of `data`, whatever it is called.
+    /// the root of `data`, whatever it is called. A `.tar.gz` or `.tgz` file, and
+    /// a directory with a `.manifest`, is a bundle, read as in service but for its
+    /// signature, which is not verified: see [`PolicyFiles::unverified`].
     ///
     /// # Errors
     ///
-    /// A path that cannot be read, a file that is neither Rego nor data, or no
-    /// module in any of them.
-    pub fn read(paths: &[PathBuf]) -> Result<Self, PolicyError> {
-        let mut files = Vec::new();
+    /// A path that cannot be read, a file that is neither Rego nor data, a bundle
+    /// that would be refused in service, bundles that own the same part of `data`,
+    /// or no module in any of them.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, PolicyFilesError> {
+        let mut read = Self {
+            files: Vec::new(),
+            unverified: Vec::new(),
+        };
+        let mut bundles = Vec::new();
         for path in paths {
-            let read_error = |source| PolicyError::Read {
-                path: path.clone(),
-                source,
-            };
-            if fs::metadata(path).map_err(read_error)?.is_dir() {
-                for (below, text) in PolicySources::read_below(path)? {
-                    let directory = below.rsplit_once('/').map_or("", |(it, _)| it);
-                    let parts = directory.split('/').filter(|part| !part.is_empty());
-                    let parts = parts.map(str::to_owned).collect();
-                    files.push(PolicyFile::new(&path.join(&below), parts, text)?);
-                }
-            } else {
-                let text = fs::read_to_string(path).map_err(read_error)?;
-                files.push(PolicyFile::new(path, Vec::new(), text)?);
+            match is_bundle(path) {
+                true => bundles.push(read.add_bundle(path)?),
+                false => read.add(path)?,
             }
         }
-        let files = Self { files };
-        if files.modules().next().is_none() {
+        let named: Vec<_> = bundles
+            .iter()
+            .map(|(name, it)| (name.as_str(), it))
+            .collect();
+        check_disjoint(&named)?;
+        if read.modules().next().is_none() {
             let paths: Vec<_> = paths.iter().map(|it| it.display().to_string()).collect();
-            return Err(PolicyError::NoModules {
-                origin: paths.join(", "),
+            let origin = paths.join(", ");
+            return Err(PolicyError::NoModules { origin }.into());
+        }
+        Ok(read)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), PolicyError> {
+        let read_error = |source| PolicyError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        if fs::metadata(path).map_err(read_error)?.is_dir() {
+            for (below, text) in PolicySources::read_below(path)? {
+                let directory = below.rsplit_once('/').map_or("", |(it, _)| it);
+                let parts = directory.split('/').filter(|part| !part.is_empty());
+                let parts = parts.map(str::to_owned).collect();
+                self.files
+                    .push(PolicyFile::new(&path.join(&below), parts, text)?);
+            }
+        } else {
+            let text = fs::read_to_string(path).map_err(read_error)?;
+            self.files.push(PolicyFile::new(path, Vec::new(), text)?);
+        }
+        Ok(())
+    }
+
+    /// Adds the files of a bundle, under its path; tells how it is called.
+    fn add_bundle(&mut self, path: &Path) -> Result<(String, Bundle), PolicyFilesError> {
+        let name = path.display().to_string();
+        let read = Bundle::read_path_unverified(path, &Limits::default());
+        let read = read.map_err(|error| error.of(&name))?;
+        for module in read.bundle.modules() {
+            let below = path.join(&module.file);
+            let file = PolicyFile::new(&below, Vec::new(), module.text.clone())?;
+            self.files.push(PolicyFile {
+                version: module.version,
+                ..file
             });
         }
-        Ok(files)
+        for document in read.bundle.data() {
+            let below = path.join(document.file());
+            let (parts, text) = (document.directories().to_vec(), document.text().to_owned());
+            self.files.push(PolicyFile::new(&below, parts, text)?);
+        }
+        if read.is_signed {
+            self.unverified.push(name.clone());
+        }
+        Ok((name, read.bundle))
+    }
+
+    /// The bundles that are signed, and whose signatures nobody has looked at.
+    #[must_use]
+    pub fn unverified(&self) -> &[String] {
+        &self.unverified
     }
 
     /// The policy that Sidegate brings along: see [`STOCK_POLICY`](crate::STOCK_POLICY).
@@ -88,9 +169,11 @@ impl PolicyFiles {
             directories: Vec::new(),
             kind: PolicyFileKind::Module,
             text: (*text).to_owned(),
+            version: RegoVersion::default(),
         });
         Self {
             files: files.collect(),
+            unverified: Vec::new(),
         }
     }
 
@@ -148,6 +231,7 @@ impl PolicyFile {
             directories,
             kind,
             text,
+            version: RegoVersion::default(),
         })
     }
 
@@ -161,6 +245,16 @@ impl PolicyFile {
         };
         let message = error.to_string();
         Some((EngineMessage::new(&message), place_in(&message)))
+    }
+}
+
+/// Whether a path is a bundle's: in a directory, whatever the manifest is.
+fn is_bundle(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_tarball = TARBALLS.iter().any(|ending| name.ends_with(ending));
+    match path.is_dir() {
+        true => fs::symlink_metadata(path.join(MANIFEST)).is_ok(),
+        false => is_tarball,
     }
 }
 

@@ -38,6 +38,7 @@ mod points;
 mod policy;
 pub mod question;
 pub mod replay;
+mod served;
 pub mod shadow;
 mod sources;
 mod syntax;
@@ -53,7 +54,7 @@ pub use error::{
     CallProblem, EngineMessage, ParseFailure, PolicyError, Recursion, UnsupportedCall,
 };
 pub use evaluator::Evaluator;
-pub use files::PolicyFiles;
+pub use files::{PolicyFiles, PolicyFilesError};
 pub use input::{
     BodyProblem, ConnectionFacts, ConnectionParameters, InputError, RequestBody, RequestFacts,
 };

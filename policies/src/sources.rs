@@ -108,6 +108,16 @@ impl DataDocument {
         &self.file
     }
 
+    /// The objects of `data` that it is in, the outermost first.
+    pub(crate) fn directories(&self) -> &[String] {
+        &self.directories
+    }
+
+    /// Its text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The same, named as a file of a bundle.
     pub(crate) fn within(&self, bundle: &str) -> Self {
         Self {
@@ -406,7 +416,7 @@ impl PolicySources {
                     sources.modules.push(Module {
                         file: name,
                         text,
-                        version: RegoVersion::V1,
+                        version: file.version,
                     });
                     continue;
                 }

@@ -1,6 +1,8 @@
 //! `sidegate policy test`, `check`, `eval` and `bench`: on files, beside OPA, and on bad input.
 
+mod bundles;
 mod opa;
+mod service;
 
 use std::io::Write;
 use std::path::Path;

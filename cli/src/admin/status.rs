@@ -70,6 +70,9 @@ pub(crate) struct PolicyFacts {
     /// Whether it decides on connections too.
     #[serde(default)]
     pub(crate) connect: bool,
+    /// What evaluates it for requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) engine: Option<EngineFacts>,
     pub(crate) generation: u64,
     pub(crate) modules: usize,
     pub(crate) tests: usize,
@@ -100,6 +103,16 @@ pub(crate) struct PolicyFacts {
     /// Where the policy comes from bundles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) bundles: Vec<BundleStatus>,
+}
+
+/// What evaluates a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EngineFacts {
+    /// `machine` or `interpreter`.
+    pub(crate) name: String,
+    /// Why it is not the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) because: Option<String>,
 }
 
 /// What came of a promotion.
@@ -182,6 +195,16 @@ impl PolicyFacts {
     pub(crate) fn content(&self) -> String {
         let tests = counted(self.tests, "test");
         format!("{}, {tests} passed", counted(self.modules, "module"))
+    }
+}
+
+impl EngineFacts {
+    /// In a line, for people.
+    pub(crate) fn summary(&self) -> String {
+        match &self.because {
+            None => self.name.clone(),
+            Some(because) => format!("{}: {because}", self.name),
+        }
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) enum PolicyCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct PolicyPaths {
-    /// Files, or directories with .rego files and data.json or data.yaml [default: the stock policy]
+    /// Files, directories with .rego files and data.json or data.yaml, or OPA bundles (.tar.gz, or
+    /// a directory with a .manifest) [default: the stock policy]
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 }
@@ -212,7 +213,8 @@ pub(crate) struct ReplayArguments {
     #[arg(value_name = "LOG")]
     pub(crate) log: PathBuf,
 
-    /// The policy: a directory, a .rego file, or a bundle (.tar.gz)
+    /// The policy: a directory, a .rego file, or an OPA bundle (.tar.gz, or a directory with a
+    /// .manifest)
     #[arg(long, value_name = "PATH")]
     pub(crate) bundle: PathBuf,
 

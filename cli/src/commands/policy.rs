@@ -16,6 +16,8 @@ mod test;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use sidegate_policy::{PolicyError, PolicyFiles, PolicySources, lint};
 
 use crate::arguments::{PolicyCommand, PolicyPaths};
@@ -43,8 +45,18 @@ pub(super) fn execute(command: &PolicyCommand) -> Result<bool, Failure> {
 fn read(paths: &PolicyPaths) -> Result<PolicyFiles, Failure> {
     match paths.paths.as_slice() {
         [] => Ok(PolicyFiles::stock()),
-        paths => PolicyFiles::read(paths).map_err(refused),
+        paths => read_paths(paths),
     }
+}
+
+fn read_paths(paths: &[PathBuf]) -> Result<PolicyFiles, Failure> {
+    let files = PolicyFiles::read(paths).map_err(|error| Failure::new(error.code(), &error))?;
+    for bundle in files.unverified() {
+        findings::tell(&format!(
+            "warning: the signature of {bundle} is not verified\n"
+        ));
+    }
+    Ok(files)
 }
 
 /// The sources of a policy that can be asked; what is wrong with another is told at its places.

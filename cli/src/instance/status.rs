@@ -12,10 +12,13 @@ use sidegate_identity::registry::Origin;
 use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid::Issued;
 use sidegate_policy::Policy;
+use sidegate_policy::explain::EngineUse;
 
 use super::PolicyManager;
 use super::health::Health;
-use crate::admin::{ComponentStatus, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus};
+use crate::admin::{
+    ComponentStatus, EngineFacts, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus,
+};
 use crate::config::Config;
 
 /// Where the facts come from: the parts that run, and what they were started with.
@@ -76,10 +79,15 @@ impl Facts {
 /// What to tell of a policy that has just been loaded.
 pub(super) fn policy(path: Option<String>, policy: &Policy) -> PolicyFacts {
     let status = policy.status();
+    let engine = EngineUse::from(policy.engine());
     PolicyFacts {
         path,
         entrypoint: status.entrypoint.clone(),
         connect: status.connect,
+        engine: Some(EngineFacts {
+            name: engine.name.to_owned(),
+            because: engine.because,
+        }),
         generation: status.generation,
         modules: status.modules,
         tests: status.tests,

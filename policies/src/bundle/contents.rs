@@ -23,6 +23,15 @@ pub struct Bundle {
     data: Vec<DataDocument>,
 }
 
+/// A bundle whose signature nobody has looked at: for commands that put nothing into service.
+#[derive(Debug, Clone)]
+pub struct UnverifiedBundle {
+    /// What is in it.
+    pub bundle: Bundle,
+    /// Whether it is signed, by whomever.
+    pub is_signed: bool,
+}
+
 impl Bundle {
     /// Reads a gzip tarball, as `opa build` makes it.
     ///
@@ -48,13 +57,21 @@ impl Bundle {
         limits: &Limits,
         verification: Option<&Verification>,
     ) -> Result<Self, BundleError> {
-        let metadata = std::fs::metadata(path).map_err(read_error(path))?;
-        if metadata.is_dir() {
-            return Self::new(read_directory(path, limits)?, verification);
-        }
-        Limits::check(Limits::COMPRESSED, metadata.len(), limits.compressed)?;
-        let file = File::open(path).map_err(read_error(path))?;
-        Self::read(file.take(limits.compressed), limits, verification)
+        Self::new(read_files(path, limits)?, verification)
+    }
+
+    /// The same, whatever the signature says. What is read like this must decide nothing.
+    ///
+    /// # Errors
+    /// As [`Bundle::read_path`], but for signatures.
+    pub fn read_path_unverified(
+        path: &Path,
+        limits: &Limits,
+    ) -> Result<UnverifiedBundle, BundleError> {
+        let mut files = read_files(path, limits)?;
+        let is_signed = files.remove(SIGNATURES).is_some();
+        let bundle = Self::new(files, None)?;
+        Ok(UnverifiedBundle { bundle, is_signed })
     }
 
     fn new(mut files: Files, verification: Option<&Verification>) -> Result<Self, BundleError> {
@@ -95,6 +112,16 @@ impl Bundle {
     #[must_use]
     pub fn revision(&self) -> &str {
         &self.manifest.revision
+    }
+
+    /// The modules, in the order of their paths.
+    pub(crate) fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The data documents, in the order of their paths.
+    pub(crate) fn data(&self) -> &[DataDocument] {
+        &self.data
     }
 
     /// Whether the other would decide the same, and says the same of itself.
@@ -179,6 +206,23 @@ where
     let mut modules = Vec::new();
     let mut data = Vec::new();
     let mut revisions = Vec::new();
+    check_disjoint(&bundles)?;
+    for (name, bundle) in &bundles {
+        modules.extend(bundle.modules.iter().map(|module| module.within(name)));
+        data.extend(bundle.data.iter().map(|document| document.within(name)));
+        revisions.push(BundleRevision {
+            name: (*name).to_owned(),
+            revision: bundle.revision().to_owned(),
+        });
+    }
+    Ok(PolicySources::from_parts(modules, data, revisions)?)
+}
+
+/// Whether each of several bundles, each with its name, owns a part of `data` of its own.
+///
+/// # Errors
+/// The first two that own the same part.
+pub(crate) fn check_disjoint(bundles: &[(&str, &Bundle)]) -> Result<(), BundleError> {
     for (index, (name, bundle)) in bundles.iter().enumerate() {
         for (other, earlier) in bundles.iter().take(index) {
             if let Some(root) = earlier.manifest.roots.shared(&bundle.manifest.roots) {
@@ -189,14 +233,19 @@ where
                 });
             }
         }
-        modules.extend(bundle.modules.iter().map(|module| module.within(name)));
-        data.extend(bundle.data.iter().map(|document| document.within(name)));
-        revisions.push(BundleRevision {
-            name: (*name).to_owned(),
-            revision: bundle.revision().to_owned(),
-        });
     }
-    Ok(PolicySources::from_parts(modules, data, revisions)?)
+    Ok(())
+}
+
+/// The files of a directory, or of a file with a gzip tarball.
+fn read_files(path: &Path, limits: &Limits) -> Result<Files, BundleError> {
+    let metadata = std::fs::metadata(path).map_err(read_error(path))?;
+    if metadata.is_dir() {
+        return read_directory(path, limits);
+    }
+    Limits::check(Limits::COMPRESSED, metadata.len(), limits.compressed)?;
+    let file = File::open(path).map_err(read_error(path))?;
+    read_archive(file.take(limits.compressed), limits)
 }
 
 /// Other files that OPA would take for the manifest or the signatures: there is one place for each.

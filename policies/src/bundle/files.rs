@@ -146,6 +146,10 @@ fn normalized(written: &str, limits: &Limits) -> Result<String, BundleError> {
             ".." => return Err(refused("climbs out of the bundle")),
             "" | "." => return Err(refused("is not written in the shortest way")),
             _ if part.contains('\0') => return Err(refused("holds a NUL byte")),
+            // Paths stand in messages, on terminals too.
+            _ if part.contains(char::is_control) => {
+                return Err(refused("holds a control character"));
+            }
             _ => {}
         }
     }

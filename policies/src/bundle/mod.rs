@@ -21,7 +21,8 @@ mod signature;
 #[cfg(test)]
 mod testing;
 
-pub use contents::{Bundle, merge};
+pub(crate) use contents::check_disjoint;
+pub use contents::{Bundle, UnverifiedBundle, merge};
 pub use error::{BundleError, Cause};
 pub use fetch::{Fetch, FetchBody, Fetched, Fetching, Polling, Remote};
 pub use files::Limits;

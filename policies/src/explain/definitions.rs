@@ -7,7 +7,6 @@ use std::ops::Range;
 use serde_json::Value as Json;
 
 use crate::lint::closed;
-use crate::sources::{Module as Source, RegoVersion};
 use crate::syntax::{
     Dependencies, Module, RuleKind, RulePath, Syntax, declared, fixed_path, items, offset,
     whole_path,
@@ -42,6 +41,9 @@ pub(super) struct Mention {
     pub(super) whole: bool,
 }
 
+/// A name of our own for a value.
+const VALUE: &str = "sidegate_explain_value";
+
 /// How a module writes rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
@@ -52,14 +54,10 @@ pub(super) enum Style {
 }
 
 impl Style {
-    pub(super) fn of(module: &Module<'_>, source: &Source) -> Self {
-        let imports_v1 = module.imports.iter().any(|import| {
-            let target = import.get("refr").and_then(whole_path).unwrap_or_default();
-            target == ["rego", "v1"]
-        });
-        match source.version {
-            RegoVersion::V0 if !imports_v1 => Self::Bare,
-            RegoVersion::V0 | RegoVersion::V1 => Self::Keywords,
+    pub(super) fn of(module: &Module<'_>) -> Self {
+        match module.takes_keywords() {
+            true => Self::Keywords,
+            false => Self::Bare,
         }
     }
 
@@ -71,11 +69,13 @@ impl Style {
         }
     }
 
-    /// A rule that is the set of all values that a term has under the body.
+    /// A rule that is the set of all values that a term has under the body. Where it has none it is
+    /// no member, as in service.
     pub(super) fn values(self, name: &str, term: &str, body: &str) -> String {
+        let body = format!("{body}\n{VALUE} := {term}");
         match self {
-            Self::Keywords => format!("\n\n{name} contains {term} if {{\n{body}\n}}\n"),
-            Self::Bare => format!("\n\n{name}[{term}] {{\n{body}\n}}\n"),
+            Self::Keywords => format!("\n\n{name} contains {VALUE} if {{\n{body}\n}}\n"),
+            Self::Bare => format!("\n\n{name}[{VALUE}] {{\n{body}\n}}\n"),
         }
     }
 }

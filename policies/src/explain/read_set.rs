@@ -153,16 +153,22 @@ fn report(asked: String, analysis: &Analysis, engine: Option<EngineChoice>) -> R
             prevented_by: unremembered.map(NotRemembered::from),
         },
         impure: impure.collect(),
-        engine: engine.map(|choice| match choice {
-            EngineChoice::Machine(_) => EngineUse {
+        engine: engine.map(EngineUse::from),
+    }
+}
+
+impl From<EngineChoice> for EngineUse {
+    fn from(choice: EngineChoice) -> Self {
+        match choice {
+            EngineChoice::Machine(_) => Self {
                 name: "machine",
                 because: None,
             },
-            EngineChoice::Interpreter { because } => EngineUse {
+            EngineChoice::Interpreter { because } => Self {
                 name: "interpreter",
                 because: Some(because.to_string()),
             },
-        }),
+        }
     }
 }
 

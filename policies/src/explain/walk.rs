@@ -13,6 +13,7 @@ use super::report::{Comparison, Definition, Firing, Outcome, Shown, SourcePlace,
 use super::secrets::Secrets;
 use crate::engine::EvaluationError;
 use crate::question::InputDocument;
+use crate::served::served;
 use crate::sources::PolicySources;
 use crate::syntax::{Dependencies, Syntax, rule_reference};
 
@@ -64,15 +65,16 @@ pub(super) fn walk(
     input: &InputDocument,
     options: &ExplainOptions,
 ) -> (Vec<Definition>, Vec<String>) {
-    let modules = syntax.modules.iter().zip(sources.modules());
     let walk = Walk {
         syntax,
-        styles: modules.map(|(it, source)| Style::of(it, source)).collect(),
+        styles: syntax.modules.iter().map(Style::of).collect(),
         definitions: definitions(syntax, needed),
         secrets: Secrets::new(syntax, &options.credentials, needed),
     };
+    // As the service runs them: the places are told of the sources themselves.
+    let copy = served(syntax, sources);
     let asker = Asker {
-        sources,
+        sources: copy.as_ref().unwrap_or(sources),
         input: input.value(),
         limit: options.time_limit,
     };

@@ -127,7 +127,10 @@ fn make_harmless(sources: &PolicySources, module: &Module, at: usize) -> Option<
             RuleKind::Default => String::new(),
             RuleKind::Complete => format!("{} := true", declared.name),
             RuleKind::Partial if rule.pointer("/Spec/head/Set").is_some() => {
-                format!("{} contains true", declared.name)
+                match parsed.takes_keywords() {
+                    true => format!("{} contains true", declared.name),
+                    false => format!("{}[true]", declared.name),
+                }
             }
             RuleKind::Partial => format!("{}[true] := true", declared.name),
             RuleKind::Function(arity) => {

@@ -14,8 +14,9 @@ use serde_json::Value as Json;
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::{EngineMessage, PolicyError};
 use crate::files::place_in;
+use crate::served::{in_sources, served};
 use crate::sources::PolicySources;
-use crate::syntax::{RuleKind, Syntax, rule_reference};
+use crate::syntax::{RuleKind, RulePath, Syntax, rule_reference};
 
 pub use bench::{BenchLimits, BenchReport, bench};
 pub use point::{Judgement, Verdict};
@@ -90,11 +91,16 @@ pub struct Answer {
 }
 
 /// A policy made ready for one question, to be asked again and again.
+///
+/// It runs the copy of its modules that the interpreter runs in service.
 pub struct Question {
     sources: PolicySources,
+    /// The copy, where it is another text.
+    served: Option<PolicySources>,
     options: QuestionOptions,
     /// What is asked, and the rule by which.
     asked: String,
+    path: RulePath,
     rule: String,
     asking: Option<String>,
     /// `None` after an evaluation that failed halfway.
@@ -175,13 +181,20 @@ impl Question {
         };
         let mut question = Self {
             interpreter: None,
+            served: served(&syntax, &sources),
             sources,
             options,
             asked,
+            path,
             rule,
             asking,
         };
-        question.interpreter = Some(question.prepared(interpreter)?);
+        // What is wrong with the sources is told of their own text.
+        let interpreter = question.prepared(interpreter)?;
+        question.interpreter = Some(match question.served {
+            None => interpreter,
+            Some(_) => question.fresh()?,
+        });
         Ok(question)
     }
 
@@ -219,16 +232,39 @@ impl Question {
         // Out of its place while it works: only success puts it back.
         let mut interpreter = match self.interpreter.take() {
             Some(interpreter) => interpreter,
-            None => self.prepared(Interpreter::parse(&self.sources, self.options.time_limit)?)?,
+            None => self.fresh()?,
         };
         let value = interpreter.evaluate(&self.rule, input.0.clone());
-        let value = value.map_err(|error| match error {
-            EvaluationError::Timeout => QuestionError::Timeout(self.options.time_limit),
-            EvaluationError::Failed(message) => QuestionError::Evaluation(message),
-        })?;
+        let value = value.map_err(|error| self.failed(error, input))?;
         let prints = interpreter.take_prints();
         self.interpreter = Some(interpreter);
         Ok((value, prints))
+    }
+
+    /// The error, at its place in the sources' own text.
+    fn failed(&self, error: EvaluationError, input: &InputDocument) -> QuestionError {
+        let error = match self.served {
+            None => error,
+            Some(_) => in_sources(error, || {
+                let parsed = Interpreter::parse(&self.sources, self.options.time_limit);
+                let interpreter = parsed.and_then(|it| self.prepared(it));
+                let mut interpreter = interpreter.map_err(EvaluationError::unusable)?;
+                interpreter.evaluate(&self.rule, input.0.clone())
+            }),
+        };
+        self.told(error)
+    }
+
+    fn told(&self, error: EvaluationError) -> QuestionError {
+        match error {
+            EvaluationError::Timeout => QuestionError::Timeout(self.options.time_limit),
+            EvaluationError::Failed(message) => QuestionError::Evaluation(message),
+        }
+    }
+
+    fn fresh(&self) -> Result<Interpreter, PolicyError> {
+        let sources = self.served.as_ref().unwrap_or(&self.sources);
+        self.prepared(Interpreter::parse(sources, self.options.time_limit)?)
     }
 
     fn prepared(&self, mut interpreter: Interpreter) -> Result<Interpreter, PolicyError> {

@@ -64,6 +64,18 @@ pub(crate) struct Module<'a> {
     pub(crate) rules: &'a [Json],
 }
 
+impl Module<'_> {
+    /// Whether rules are written with `if` and `contains`, as they must be in Rego v1.
+    pub(crate) fn takes_keywords(&self) -> bool {
+        let mut imports = self.imports.iter();
+        self.version == RegoVersion::V1
+            || imports.any(|import| {
+                let target = import.get("refr").and_then(whole_path).unwrap_or_default();
+                target == ["rego", "v1"]
+            })
+    }
+}
+
 /// The syntax trees of all modules.
 pub(crate) struct Syntax<'a> {
     pub(crate) modules: Vec<Module<'a>>,

@@ -82,8 +82,12 @@ fn rule(brackets: &Brackets) -> String {
 /// The text of that rule.
 fn asking(brackets: &Brackets, body: &str) -> String {
     let keys = brackets.keys.join(", ");
-    let number = brackets.number;
-    format!("\n\n{CASES}{number} contains [{keys}] if {{\n{body}\n}}\n")
+    let name = format!("{CASES}{}", brackets.number);
+    let head = match brackets.takes_keywords {
+        true => format!("{name} contains [{keys}] if"),
+        false => format!("{name}[[{keys}]]"),
+    };
+    format!("\n\n{head} {{\n{body}\n}}\n")
 }
 
 fn cases_in(value: &Value) -> Vec<Vec<String>> {

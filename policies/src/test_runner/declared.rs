@@ -42,6 +42,8 @@ pub(super) struct Test {
 pub(super) struct Brackets {
     /// Tells it from all others.
     pub(super) number: usize,
+    /// Whether its module writes rules with `if` and `contains`.
+    pub(super) takes_keywords: bool,
     pub(super) package: RulePath,
     /// What is in the brackets, and the names that it mentions.
     pub(super) keys: Vec<String>,
@@ -239,6 +241,7 @@ fn brackets(module: &Module<'_>, rule: &Json, steps: &[Step]) -> Option<Brackets
     });
     Some(Brackets {
         number: 0,
+        takes_keywords: module.takes_keywords(),
         package: module.package.clone(),
         keys: keys.collect::<Option<_>>()?,
         key_names,

@@ -18,6 +18,7 @@ use crate::coverage::{Coverage, CoverageReport};
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::PolicyError;
 use crate::lint::{recursive_rules, without_aliases};
+use crate::served::{in_sources, served};
 use crate::sources::PolicySources;
 use crate::syntax::{Syntax, unsupported_calls};
 use cases::Announcer;
@@ -147,7 +148,8 @@ pub fn run_tests(sources: &PolicySources) -> Result<TestReport, PolicyError> {
     run_tests_with(sources, &TestOptions::default())
 }
 
-/// Runs tests of `sources` on the interpreter.
+/// Runs tests of `sources` on the interpreter, with the copy of the modules that
+/// it runs in service.
 ///
 /// A test passes if its value is `true`; one with cases, if that of each case
 /// is.
@@ -193,13 +195,38 @@ fn run(
     sources: &PolicySources,
     options: &TestOptions<'_>,
 ) -> Result<TestReport, PolicyError> {
-    let Declared { mut tests, sources } = Declared::new(syntax, sources);
+    match served(syntax, sources) {
+        None => run_copy(syntax, None, options, Declared::new(syntax, sources)),
+        Some(copy) => {
+            let trees = Interpreter::parse(&copy, TEST_TIMEOUT)?.syntax()?;
+            let copied = Syntax::new(&trees, &copy);
+            let original = Declared::new(syntax, sources).sources;
+            let declared = Declared::new(&copied, &copy);
+            run_copy(syntax, Some((&copied, original)), options, declared)
+        }
+    }
+}
+
+/// Runs what is declared; `copied` is the syntax of that and the sources that it is a copy of, if it
+/// is one.
+fn run_copy(
+    syntax: &Syntax<'_>,
+    copied: Option<(&Syntax<'_>, PolicySources)>,
+    options: &TestOptions<'_>,
+    declared: Declared,
+) -> Result<TestReport, PolicyError> {
+    let Declared { mut tests, sources } = declared;
     tests.retain(|test| options.filter.is_none_or(|filter| filter(&test.name)));
+    let coverage = options.coverage.then(|| match &copied {
+        None => Coverage::new(syntax),
+        Some((copied, _)) => Coverage::of_copy(syntax, copied),
+    });
     let mut runner = Runner {
         announcer: Announcer::new(&sources, &tests),
-        coverage: options.coverage.then(|| Coverage::new(syntax)),
+        coverage,
         interpreter: None,
         sources,
+        original: copied.map(|(_, original)| original),
     };
     let mut results = Vec::new();
     for test in tests {
@@ -213,6 +240,8 @@ fn run(
 struct Runner {
     announcer: Announcer,
     sources: PolicySources,
+    /// What the sources are a copy of, if they are one.
+    original: Option<PolicySources>,
     /// `None` before the first test, and after one that failed halfway.
     interpreter: Option<Interpreter>,
     coverage: Option<Coverage>,
@@ -272,13 +301,20 @@ impl Runner {
         };
         let value = interpreter.evaluate(rule, Value::Undefined);
         let prints = interpreter.take_prints();
-        let failed = value.is_err();
         self.interpreter = Some(interpreter);
-        if failed {
+        let value = value.map_err(|error| {
             // It may hold on to replacements made by `with`.
             self.note_coverage();
             self.interpreter = None;
-        }
+            let Some(original) = &self.original else {
+                return error;
+            };
+            in_sources(error, || {
+                let interpreter = Interpreter::parse(original, TEST_TIMEOUT);
+                let mut interpreter = interpreter.map_err(EvaluationError::unusable)?;
+                interpreter.evaluate(rule, Value::Undefined)
+            })
+        });
         Ok((value, prints))
     }
 

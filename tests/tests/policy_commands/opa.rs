@@ -11,7 +11,7 @@ use super::{policy, policy_json};
 use crate::support::{finish, folder, write};
 
 /// `opa …` in a folder, to its end.
-fn opa(opa: &Path, folder: &Path, arguments: &[&str]) -> Output {
+pub(super) fn opa(opa: &Path, folder: &Path, arguments: &[&str]) -> Output {
     finish(Command::new(opa).current_dir(folder).args(arguments))
 }
 

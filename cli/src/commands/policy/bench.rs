@@ -59,7 +59,16 @@ pub(super) fn text(report: &BenchReport) -> String {
         ("per second", format!("{:.0}", report.per_second)),
     ];
     let rows = rows.map(|(name, value)| format!("{name:<12} {value:>12}\n"));
-    format!("{}\n{}", report.asked, rows.concat())
+    let engine = match &report.because {
+        None => report.engine.to_owned(),
+        Some(because) => format!("{}: {because}", report.engine),
+    };
+    format!(
+        "{}\n{}{:<12} {engine}\n",
+        report.asked,
+        rows.concat(),
+        "engine"
+    )
 }
 
 #[expect(

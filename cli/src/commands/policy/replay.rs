@@ -1,16 +1,13 @@
 //! `sidegate policy replay`.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
 use serde::Serialize;
-use sidegate_policy::PolicySources;
-use sidegate_policy::bundle::{Bundle, Limits, merge};
 use sidegate_policy::question::Verdict;
 use sidegate_policy::replay::{LoggedDecision, Replay, Replayed};
 
-use super::{SCHEMA, explain, findings, input, read, refused, usable};
-use crate::arguments::{OutputFormat, PolicyPaths, ReplayArguments};
+use super::{SCHEMA, explain, findings, input, read_paths, refused, usable};
+use crate::arguments::{OutputFormat, ReplayArguments};
 use crate::failure::Failure;
 
 /// How many decisions came to what.
@@ -61,7 +58,7 @@ pub(super) enum Line<'a> {
 /// Puts each decision before the policy, and prints those that come out otherwise as they are
 /// found: the log may be larger than memory. `false` where a verdict changes.
 pub(super) fn execute(arguments: &ReplayArguments) -> Result<bool, Failure> {
-    let sources = policy(&arguments.bundle)?;
+    let sources = usable(&read_paths(std::slice::from_ref(&arguments.bundle))?)?;
     let entrypoint = arguments.entrypoint.clone();
     let mut replay = Replay::new(sources, entrypoint, input::TIME_LIMIT).map_err(refused)?;
     let mut events = explain::events(&arguments.log)?;
@@ -125,21 +122,6 @@ pub(super) fn execute(arguments: &ReplayArguments) -> Result<bool, Failure> {
         return Err(Failure::message("SG0289", message));
     }
     Ok(counts.changed == 0)
-}
-
-/// A directory or files as the other commands read them, or else a bundle.
-fn policy(path: &Path) -> Result<PolicySources, Failure> {
-    let name = path.to_string_lossy();
-    if !name.ends_with(".tar.gz") && !name.ends_with(".tgz") {
-        let files = read(&PolicyPaths {
-            paths: vec![path.to_owned()],
-        })?;
-        return usable(&files);
-    }
-    let refused = |error: sidegate_policy::bundle::BundleError| Failure::new(error.code(), &error);
-    let bundle = Bundle::read_path(path, &Limits::default(), None).map_err(refused)?;
-    let sources = merge([(name.as_ref(), &bundle)]).map_err(refused)?;
-    Ok(sources)
 }
 
 impl Counts {

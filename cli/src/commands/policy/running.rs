@@ -77,6 +77,9 @@ fn describe(policy: &PolicyFacts) -> String {
             false => "all, decided by their requests",
         },
     );
+    if let Some(engine) = &policy.engine {
+        line("engine", &engine.summary());
+    }
     if let Some(previous) = policy.previous {
         line("before", &previous.to_string());
     }

@@ -105,6 +105,8 @@ fn colour_is_added_only_when_asked_for_and_changes_no_word() {
 fn a_bench_is_shown_in_microseconds() {
     let report = BenchReport {
         asked: "data.envoy.authz.allow".to_owned(),
+        engine: "machine",
+        because: None,
         evaluations: 1000,
         mean_ns: 2_345,
         p50_ns: 2_000,
@@ -115,4 +117,11 @@ fn a_bench_is_shown_in_microseconds() {
         cpu_ns: 2_400,
     };
     compare("bench.text", &bench::text(&report));
+    let report = BenchReport {
+        engine: "interpreter",
+        because: Some("the policy would be refused, see `sidegate policy check`".to_owned()),
+        ..report
+    };
+    compare("bench.interpreter.text", &bench::text(&report));
+    compare("bench.interpreter.json", &pretty(&report));
 }

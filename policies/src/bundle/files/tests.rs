@@ -82,6 +82,12 @@ fn what_is_no_bundle_is_refused_by_name() {
         ("no end", gzip(without_end), "SG0231", "gzip tarball"),
         ("climbs", one("../policy.rego"), "SG0233", "climbs"),
         ("climbs back", one("a/../../b.rego"), "SG0233", "climbs"),
+        (
+            "escapes",
+            one("a/\x1b[2J.rego"),
+            "SG0233",
+            "\\u{1b}[2J.rego\" holds a control",
+        ),
         ("root twice", one("//etc/passwd"), "SG0233", "shortest"),
         ("a dot", one("a/./b.rego"), "SG0233", "shortest"),
         ("deep", one(deep), "SG0232", "32 directories"),
