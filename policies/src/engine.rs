@@ -22,6 +22,9 @@ const MODULE_BYTES: usize = 16 * 1024 * 1024;
 const MODULE_LINES: usize = 500_000;
 const MODULE_COLUMNS: u32 = 65_536;
 
+/// How deep brackets may be nested in each other: with each level the parser takes twice as long.
+const MAX_BRACKETS: usize = 12;
+
 /// Why an evaluation has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EvaluationError {
@@ -87,6 +90,7 @@ impl Interpreter {
             check_interval,
         });
 
+        check_brackets(sources)?;
         let mut failures = Vec::new();
         for module in sources.modules() {
             engine.set_rego_v0(module.version == RegoVersion::V0);
@@ -231,6 +235,54 @@ fn syntax_trees(engine: &Engine) -> Result<serde_json::Value, PolicyError> {
         source: EngineMessage::new(error),
     })?;
     serde_json::from_str(&text).map_err(|source| PolicyError::NestingDepth { source })
+}
+
+/// The parser tries brackets in several ways, and those within them again for each.
+fn check_brackets(sources: &PolicySources) -> Result<(), PolicyError> {
+    for module in sources.modules() {
+        if let Some(line) = too_deep(&module.text) {
+            return Err(PolicyError::Brackets {
+                file: module.file.clone(),
+                line,
+                limit: MAX_BRACKETS,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The first line on which brackets are nested too deep, from 1.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut line, mut depth) = (1_usize, 0_usize);
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\n' => line = line.saturating_add(1),
+            '[' | '{' => depth = depth.saturating_add(1),
+            ']' | '}' => depth = depth.saturating_sub(1),
+            '#' => {
+                characters.find(|it| *it == '\n')?;
+                line = line.saturating_add(1);
+            }
+            '"' => {
+                let mut is_escaped = false;
+                characters.find(|it| {
+                    let ends = *it == '"' && !is_escaped;
+                    is_escaped = *it == '\\' && !is_escaped;
+                    ends
+                });
+            }
+            '`' => {
+                let inside = characters.by_ref().take_while(|it| *it != '`');
+                line = line.saturating_add(inside.filter(|it| *it == '\n').count());
+            }
+            _ => {}
+        }
+        if depth > MAX_BRACKETS {
+            return Some(line);
+        }
+    }
+    None
 }
 
 /// Runs the engine. Some of its builtins panic on arguments that may come from a request: that is a

@@ -126,6 +126,34 @@ impl fmt::Display for Recursion {
     }
 }
 
+/// Something that OPA refuses or understands otherwise than this engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlike {
+    /// The module, as it was given.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What it is.
+    pub problem: &'static str,
+    /// What to write instead.
+    pub help: &'static str,
+}
+
+impl fmt::Display for Unlike {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            column,
+            problem,
+            help,
+        } = self;
+        write!(formatter, "{file}:{line}:{column}: {problem}: {help}")
+    }
+}
+
 /// Why sources do not become a policy. The previous policy, if there is one,
 /// stays in service: loading has no effect of its own.
 #[derive(Debug, thiserror::Error)]
@@ -230,6 +258,28 @@ pub enum PolicyError {
         /// Every such rule, in the order of modules.
         rules: Vec<Recursion>,
     },
+    /// Expressions that OPA refuses or understands otherwise; all of them.
+    #[error("{}", list("expressions that mean something else in OPA", places))]
+    Unlike {
+        /// Every such expression, in the order of modules.
+        places: Vec<Unlike>,
+    },
+    /// Data where a rule is: whichever counted, the other would be lost.
+    #[error("{}", list("rules with data in their place", rules))]
+    RuleAndData {
+        /// The rules, e.g. `data.envoy.authz.allow`.
+        rules: Vec<String>,
+    },
+    /// Brackets in brackets, which take the parser twice as long with each level.
+    #[error("{file}:{line}: brackets are nested more than {limit} deep")]
+    Brackets {
+        /// The module, as it was given.
+        file: String,
+        /// The line where they are too deep, from 1.
+        line: usize,
+        /// How deep they may be.
+        limit: usize,
+    },
     /// A file that is named itself is neither a module nor data.
     #[error("{} is neither a .rego file nor data (.json or .yaml)", path.display())]
     FileType {
@@ -260,11 +310,13 @@ impl PolicyError {
             Self::EntrypointSyntax { .. } => "SG0209",
             Self::EntrypointMissing { .. } => "SG0210",
             Self::UnsupportedCalls { .. } => "SG0211",
-            Self::NestingDepth { .. } => "SG0212",
+            Self::NestingDepth { .. } | Self::Brackets { .. } => "SG0212",
             Self::TestsFailed { .. } => "SG0213",
             Self::DecisionTimeout { .. } => "SG0214",
             Self::Recursive { .. } => "SG0285",
             Self::FileType { .. } => "SG0287",
+            Self::Unlike { .. } => "SG0291",
+            Self::RuleAndData { .. } => "SG0292",
         }
     }
 }

@@ -7,7 +7,7 @@ use regorus::Value;
 
 use crate::bundle::{Bundle, BundleError, Limits, check_disjoint};
 use crate::error::{EngineMessage, PolicyError};
-use crate::sources::{PolicySources, RegoVersion};
+use crate::sources::{PolicySources, RegoVersion, read_bounded};
 
 /// What says that a directory is a bundle.
 const MANIFEST: &str = ".manifest";
@@ -125,7 +125,7 @@ impl PolicyFiles {
                     .push(PolicyFile::new(&path.join(&below), parts, text)?);
             }
         } else {
-            let text = fs::read_to_string(path).map_err(read_error)?;
+            let text = read_bounded(path).map_err(read_error)?;
             self.files.push(PolicyFile::new(path, Vec::new(), text)?);
         }
         Ok(())

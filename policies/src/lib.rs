@@ -51,7 +51,7 @@ pub use decision::{DecisionError, DynamicMetadata};
 pub use denial::{Denial, DenialReason};
 pub use differential::{EngineChoice, Examined, InterpreterReason};
 pub use error::{
-    CallProblem, EngineMessage, ParseFailure, PolicyError, Recursion, UnsupportedCall,
+    CallProblem, EngineMessage, ParseFailure, PolicyError, Recursion, Unlike, UnsupportedCall,
 };
 pub use evaluator::Evaluator;
 pub use files::{PolicyFiles, PolicyFilesError};

@@ -3,6 +3,7 @@
 
 mod guards;
 mod index;
+mod negations;
 mod program;
 
 use std::num::NonZeroU32;

@@ -16,7 +16,7 @@ use crate::engine::Interpreter;
 use crate::error::PolicyError;
 use crate::evaluator::Evaluator;
 use crate::input::ReadSet;
-use crate::lint::recursive_rules;
+use crate::lint::{recursive_rules, rules_with_data, unlike_opa};
 use crate::machine::{Guarded, Machine, apply, guarded, guarded_members};
 use crate::metrics::PolicyMetrics;
 use crate::points::connect;
@@ -134,6 +134,16 @@ impl Policy {
         let recursive = recursive_rules(&syntax);
         if !recursive.is_empty() {
             return Err(PolicyError::Recursive { rules: recursive });
+        }
+        let places = unlike_opa(&syntax);
+        if !places.is_empty() {
+            return Err(PolicyError::Unlike { places });
+        }
+        let shadowed = rules_with_data(&syntax, &sources)?;
+        if !shadowed.is_empty() {
+            return Err(PolicyError::RuleAndData {
+                rules: shadowed.into_iter().collect(),
+            });
         }
         let rules = syntax.rules();
         let mut asking = Asking::default();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use regorus::Value;
@@ -13,6 +14,9 @@ use crate::files::{PolicyFile, PolicyFileKind};
 /// How many directories below the given one are read. Bundles are shallow; the
 /// bound is what ends a chain of links.
 const DIRECTORY_LIMIT: usize = 32;
+
+/// How many bytes a file may have.
+const FILE_LIMIT: u64 = 256 << 20;
 
 /// The version of Rego that a module is written in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -389,10 +393,26 @@ fn metadata(path: &Path) -> Result<fs::Metadata, PolicyError> {
 }
 
 fn read_text(path: &Path) -> Result<String, PolicyError> {
-    fs::read_to_string(path).map_err(|source| PolicyError::Read {
+    // Nobody writes to a pipe that lies among the files, or it never ends.
+    match metadata(path)?.is_file() {
+        true => read_bounded(path),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+    .map_err(|source| PolicyError::Read {
         path: path.to_owned(),
         source,
     })
+}
+
+/// A file's text, if it is no longer than a policy's may be.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = fs::File::open(path)?.take(FILE_LIMIT.saturating_add(1));
+    file.read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > FILE_LIMIT) {
+        return Err(io::Error::other("it is longer than 256 MiB"));
+    }
+    Ok(text)
 }
 
 impl PolicySources {

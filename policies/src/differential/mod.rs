@@ -36,7 +36,7 @@ use crate::analysis::Analysis;
 use crate::engine::{EvaluationError, Interpreter};
 use crate::error::PolicyError;
 use crate::input::{InputKeys, Template};
-use crate::machine::{Guarded, Machine, apply, unlike};
+use crate::machine::{Guarded, Machine, apply, guarded_members, unlike};
 use crate::sources::PolicySources;
 use crate::syntax::{InputPath, Syntax, written};
 
@@ -136,7 +136,8 @@ impl<'a> Examination<'a> {
             Ok(interpreter)
         };
         let started = Instant::now();
-        let interpreter = interpreter_of(sources).map_err(Halt::no_program)?;
+        let members = apply(&guarded_members(syntax), sources);
+        let interpreter = interpreter_of(&members).map_err(Halt::no_program)?;
         for (module, index) in &analysis.dependencies.rules {
             let module = syntax.modules.get(*module);
             let rule = module.and_then(|module| Some((module.rules.get(*index)?, module)));

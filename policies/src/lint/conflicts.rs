@@ -1,12 +1,15 @@
 //! What OPA refuses and this engine takes, or finds only when it gets there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use regorus::Value;
 use serde_json::Value as Json;
 
 use super::engine_errors::span as rule_span;
 use super::unused::span;
+use crate::error::PolicyError;
+use crate::sources::PolicySources;
 use crate::syntax::{RuleKind, RulePath, Syntax, alias, declared, rule_reference, whole_path};
 
 /// File, bytes of the file, and what is wrong.
@@ -65,6 +68,35 @@ pub(super) fn conflicting_rules(syntax: &Syntax<'_>) -> Vec<Conflict> {
         }
     }
     found
+}
+
+/// Rules in whose place, or above, there is data: this engine would let the data count.
+pub(crate) fn rules_with_data(
+    syntax: &Syntax<'_>,
+    sources: &PolicySources,
+) -> Result<BTreeSet<String>, PolicyError> {
+    let rules = syntax.rules();
+    let mut found = BTreeSet::new();
+    for document in sources.documents() {
+        let (_, data) = document?;
+        let shadowed = rules.iter().filter(|rule| is_there(&data, &rule.path));
+        found.extend(shadowed.map(|rule| rule_reference(&rule.path)));
+    }
+    Ok(found)
+}
+
+/// Whether data has something at a path, or something above it that is no object.
+fn is_there(data: &Value, path: &[String]) -> bool {
+    let Some((name, rest)) = path.split_first() else {
+        return true;
+    };
+    match data {
+        Value::Object(members) => {
+            let member = members.get(&Value::from(name.as_str()));
+            member.is_some_and(|member| is_there(member, rest))
+        }
+        _ => true,
+    }
 }
 
 /// Whether a rule is one set, and not one of several by what is in brackets.

@@ -10,6 +10,7 @@ mod imports;
 mod names;
 mod place;
 mod recursion;
+mod unlike;
 mod unused;
 
 use std::ops::Range;
@@ -18,16 +19,18 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::engine::Interpreter;
-use crate::error::{CallProblem, PolicyError, UnsupportedCall};
+use crate::error::{CallProblem, PolicyError, Unlike, UnsupportedCall};
 use crate::files::{PolicyFile, PolicyFiles};
 use crate::question::{entrypoint_rule, likely_meant};
 use crate::sources::{Module, PolicySources};
 use crate::syntax::{Syntax, unsupported_calls};
 use crate::test_runner::run_declared_tests;
 
+pub(crate) use conflicts::rules_with_data;
 pub(crate) use imports::without_aliases;
 pub(crate) use place::{closed, line_and_column};
 pub(crate) use recursion::recursive_rules;
+pub(crate) use unlike::unlike_opa;
 
 /// How long making the modules ready may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -270,6 +273,29 @@ impl Look<'_> {
                 start,
                 Some(help.into()),
             );
+        }
+        for Unlike {
+            file,
+            line,
+            column,
+            problem,
+            help,
+        } in unlike_opa(syntax)
+        {
+            let text = self.files.text(&file).unwrap_or_default();
+            let start = place::offset_of(text, line, column);
+            self.add_at(
+                "SG0291",
+                problem.to_owned(),
+                &file,
+                start,
+                Some(help.to_owned()),
+            );
+        }
+        for rule in rules_with_data(syntax, sources)? {
+            let message = format!("there is data where the rule {rule} is");
+            let help = "move the data, or rename the rule: OPA refuses both together, too";
+            self.add(Finding::new(Severity::Error, "SG0292", message).help(help));
         }
         let imports = conflicts::conflicting_imports(syntax);
         self.add_conflicts("SG0284", imports, "import it `as` another name");

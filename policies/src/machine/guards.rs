@@ -1,15 +1,20 @@
-//! Statements that the machine needs and the interpreter does not.
+//! Statements that the machine needs to understand a policy as OPA does.
 //!
 //! To the machine `x := …` holds even if there is no value, and `not x == 1` would then be true; a
 //! comprehension or set in which one member has no value has none itself; and a body whose value is
 //! undefined keeps its `else` from being asked. So the machine's program is made of a copy in which
 //! `_ = x` follows: to it too, that does not hold without a value.
+//!
+//! Some of them the interpreter needs as well: it would lose the other members of a partial rule
+//! one of whose members has no value, and neither evaluates [what is negated](super::negations) as
+//! OPA does.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
 use super::index::index;
+use super::negations::before_not;
 use super::program::NoProgram;
 use crate::sources::PolicySources;
 use crate::syntax::{
@@ -20,63 +25,38 @@ use crate::syntax::{
 /// Modules with such statements in them, by name. What is not here needs none.
 pub(crate) type Guarded = BTreeMap<String, String>;
 
+/// Whom the statements are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Machine,
+    Interpreter,
+}
+
 /// Puts the statements into the modules, and indexes for rules of many definitions. `entrypoints`
 /// are what the machines will be asked for.
 pub(crate) fn guarded(syntax: &Syntax<'_>, entrypoints: &[&[String]]) -> Guarded {
-    rewritten(syntax, guard_rule, |number, insertions| {
+    rewritten(syntax, For::Machine, |number, insertions| {
         index(syntax, number, entrypoints, insertions);
     })
 }
 
-/// Puts into the modules only what the interpreter needs as well: of a partial rule one of whose
-/// members has no value, it would lose the others.
+/// Puts into the modules only what the interpreter needs as well.
 pub(crate) fn guarded_members(syntax: &Syntax<'_>) -> Guarded {
-    rewritten(syntax, guard_member, |_, _| {})
+    rewritten(syntax, For::Interpreter, |_, _| {})
 }
 
-fn rewritten(
-    syntax: &Syntax<'_>,
-    guard: impl Fn(&Json, &Module<'_>, &mut Insertions),
-    finish: impl Fn(usize, &mut Insertions),
-) -> Guarded {
+fn rewritten(syntax: &Syntax<'_>, engine: For, finish: impl Fn(usize, &mut Insertions)) -> Guarded {
     let modules = syntax.modules.iter().enumerate();
     let guarded = modules.filter_map(|(number, module)| {
         let mut insertions = Vec::new();
         for rule in module.rules {
-            guard(rule, module, &mut insertions);
+            guard_rule(rule, module, engine, &mut insertions);
         }
         finish(number, &mut insertions);
         (!insertions.is_empty())
             .then(|| (module.file.to_owned(), inserted(module.text, insertions)))
     });
     guarded.collect()
-}
-
-/// Has the bodies of a partial rule hold only if the member has a value.
-fn guard_member(rule: &Json, module: &Module<'_>, insertions: &mut Insertions) {
-    let head = rule.pointer("/Spec/head").unwrap_or(&Json::Null);
-    let is_member = head.get("Set").is_some() || head.pointer("/Compr/refr/RefBrack").is_some();
-    let parts = ["/Set/key", "/Compr/assign/value"].map(|part| head.pointer(part));
-    let guards = defined(parts.into_iter().flatten(), module);
-    let Some(guards) = guards.filter(|_| is_member) else {
-        return;
-    };
-    for body in rule.pointer("/Spec/bodies").map(items).unwrap_or_default() {
-        let statements = body.pointer("/query/stmts").map(items).unwrap_or_default();
-        let place = |span: Option<&Json>, name| span.and_then(|span| offset(span, name));
-        let first = statements.first().and_then(|first| first.get("span"));
-        let last = statements.last().and_then(|last| last.get("span"));
-        let in_braces = place(body.pointer("/query/span"), "start") < place(first, "start");
-        if let (Some(start), Some(end)) = (place(first, "start"), place(last, "end")) {
-            let end = after_quote(end, module.text);
-            if in_braces {
-                insertions.push((end, guards.clone()));
-            } else {
-                insertions.push((outside_quotes(start, module.text), "{ ".to_owned()));
-                insertions.push((end, format!("{guards} }}")));
-            }
-        }
-    }
 }
 
 /// The sources with these modules.
@@ -140,7 +120,7 @@ fn loop_before_else(rule: &Json, module: &Module<'_>) -> Option<Place> {
     Some(place(first, module))
 }
 
-fn guard_rule(rule: &Json, module: &Module<'_>, insertions: &mut Insertions) {
+fn guard_rule(rule: &Json, module: &Module<'_>, engine: For, insertions: &mut Insertions) {
     let head = rule.pointer("/Spec/head").unwrap_or(&Json::Null);
     let bodies = rule.pointer("/Spec/bodies").map(items).unwrap_or_default();
     let heads_value = head
@@ -148,12 +128,14 @@ fn guard_rule(rule: &Json, module: &Module<'_>, insertions: &mut Insertions) {
         .or_else(|| head.pointer("/Func/assign/value"));
     let key = head.pointer("/Set/key");
     for parts in [key, heads_value].into_iter().flatten() {
-        guard_nested(parts, module, insertions);
+        guard_nested(parts, module, engine, insertions);
     }
     let end = rule
         .pointer("/Spec/span")
         .and_then(|span| offset(span, "end"));
-    if let (Some(end), Some(guards), true) = (end, defined(key, module), bodies.is_empty()) {
+    if let (Some(end), Some(guards), true) = (end, defined(key, module), bodies.is_empty())
+        && engine == For::Machine
+    {
         let guards = guards.trim_start_matches("; ");
         let guards = format!(" if {{ {guards} }}");
         insertions.push((after_quote(end, module.text), guards));
@@ -163,24 +145,25 @@ fn guard_rule(rule: &Json, module: &Module<'_>, insertions: &mut Insertions) {
             continue;
         };
         let own_value = body.pointer("/assign/value");
-        guard_nested(own_value.unwrap_or(&Json::Null), module, insertions);
+        guard_nested(own_value.unwrap_or(&Json::Null), module, engine, insertions);
         let followed = bodies.get(index.saturating_add(1));
         let before_else = followed.and_then(|next| next.get("is_else")) == Some(&Json::Bool(true));
         let value = own_value.or(heads_value.filter(|_| index == 0));
         // Functions are left as they are: there the interpreter does not ask the `else` either.
-        let before_else = before_else && head.get("Func").is_none();
+        let before_else = before_else && head.get("Func").is_none() && engine == For::Machine;
         let value = value.filter(|_| before_else || head.pointer("/Compr/refr/RefBrack").is_some());
         let more = defined([value, key].into_iter().flatten(), module);
         let statements = query.get("stmts").map(items).unwrap_or_default();
         let first = statements.first().and_then(|first| first.get("span"));
+        let last = statements.last().and_then(|last| last.get("span"));
         let place = |span: Option<&Json>, name| span.and_then(|span| offset(span, name));
         let in_braces = place(query.get("span"), "start") < place(first, "start");
         let mut own = Vec::new();
-        guard_query(query, module, more, &mut own);
+        guard_query(query, module, engine, more, &mut own);
         // Several statements take braces.
         if !in_braces
             && !own.is_empty()
-            && let (Some(start), Some(end)) = (place(first, "start"), place(first, "end"))
+            && let (Some(start), Some(end)) = (place(first, "start"), place(last, "end"))
         {
             insertions.push((outside_quotes(start, module.text), "{ ".to_owned()));
             own.push((after_quote(end, module.text), " }".to_owned()));
@@ -193,6 +176,7 @@ fn guard_rule(rule: &Json, module: &Module<'_>, insertions: &mut Insertions) {
 fn guard_query(
     query: &Json,
     module: &Module<'_>,
+    engine: For,
     more: Option<String>,
     insertions: &mut Insertions,
 ) {
@@ -204,13 +188,21 @@ fn guard_query(
         ))
     };
     for statement in statements {
+        let before = before_not(statement, module);
+        let start = statement.get("span").and_then(|span| offset(span, "start"));
+        if let Some(start) = start.filter(|_| !before.is_empty()) {
+            insertions.push((start, before));
+        }
         guard_nested(
             statement.get("literal").unwrap_or(&Json::Null),
             module,
+            engine,
             insertions,
         );
         let mut names = Vec::new();
-        assigned(statement, &mut names);
+        if engine == For::Machine {
+            assigned(statement, &mut names);
+        }
         let guards: String = names.iter().map(|name| format!("; _ = {name}")).collect();
         if let Some(end) = end(statement).filter(|_| !guards.is_empty()) {
             insertions.push((end, guards));
@@ -222,21 +214,24 @@ fn guard_query(
 }
 
 /// Guards the queries inside of an expression.
-fn guard_nested(tree: &Json, module: &Module<'_>, insertions: &mut Insertions) {
+fn guard_nested(tree: &Json, module: &Module<'_>, engine: For, insertions: &mut Insertions) {
     match tree {
         Json::Object(members) => {
             // Of a comprehension, its members; `every` has none.
             let given = ["term", "key", "value"].map(|part| members.get(part));
             if let Some(query) = members.get("query") {
-                let more = defined(given.into_iter().flatten(), module);
-                guard_query(query, module, more, insertions);
+                let more = match engine {
+                    For::Machine => defined(given.into_iter().flatten(), module),
+                    For::Interpreter => None,
+                };
+                guard_query(query, module, engine, more, insertions);
             }
             let others = members.iter().filter(|(name, _)| *name != "query");
-            others.for_each(|(_, member)| guard_nested(member, module, insertions));
+            others.for_each(|(_, member)| guard_nested(member, module, engine, insertions));
         }
         Json::Array(members) => members
             .iter()
-            .for_each(|member| guard_nested(member, module, insertions)),
+            .for_each(|member| guard_nested(member, module, engine, insertions)),
         _ => {}
     }
 }

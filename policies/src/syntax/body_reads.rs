@@ -51,7 +51,9 @@ impl BodyReads {
         let content_type = content_type
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        if content_type.contains("application/grpc") {
+        // What is parsed is read, whatever else its type says: otherwise a caller could choose that
+        // nobody looks.
+        if content_type.contains("application/grpc") && !is_parsed(content_type) {
             return false;
         }
         self.whole || is_parsed(content_type)

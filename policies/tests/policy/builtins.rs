@@ -47,7 +47,7 @@ fn our_builtins_are_called_in_every_form() {
         ),
         (
             "an argument that is undefined",
-            "allow if not crypto.sha256(input.absent)",
+            "hashed if crypto.sha256(input.absent)\n\nallow if not hashed",
         ),
         (
             "both forms in one package",

@@ -172,8 +172,8 @@ fn what_is_unused_is_warned_of_as_opa_does_under_strict() {
             ],
         ),
         (
-            "allow if f(1, {\"a\": 2}, 3)\nf(a, {\"a\": b}, c) := c if { a == 1 }",
-            &["SG0282 p.rego:3:12 the argument `b` is not used"],
+            "allow if f(1, [2], 3)\nf(a, [b], c) := c if { a == 1 }",
+            &["SG0282 p.rego:3:7 the argument `b` is not used"],
         ),
         ("allow if f(1)\nf(x) := 1 if { false } else := x", &[]),
         (
