@@ -2,11 +2,14 @@
 
 mod cases;
 mod run;
+mod told;
 
 use std::fmt;
 
 use anyhow::Result;
 use serde::Serialize;
+
+use told::Told;
 
 /// What was measured, in the order in which it was.
 #[derive(Debug, Default, Serialize)]
@@ -36,7 +39,8 @@ struct HitRate {
 #[derive(Debug, Serialize)]
 struct Memory {
     name: String,
-    bytes_a_worker: f64,
+    /// `None` where it is less than can be measured.
+    bytes_a_worker: Option<f64>,
 }
 
 /// Measures `only` or everything.
@@ -44,19 +48,25 @@ pub(crate) fn measure(only: Option<&str>) -> Result<PolicyReport> {
     let mut report = PolicyReport::default();
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     for case in cases::all()?.into_iter().filter(|case| wanted(&case.name)) {
-        let uncached = run::uncached(&case, 1)?;
+        let nobody = Told::Nobody;
+        let uncached = run::uncached(&case, 1, nobody)?;
         let name = &case.name;
         for (part, ns) in &uncached {
             report.add(format!("{name}/{part}"), *ns, None);
         }
-        let worst = |parts: &[(&str, f64)]| parts.iter().map(|(_, ns)| *ns).fold(0.0, f64::max);
         report.add(format!("{name}/uncached"), worst(&uncached), case.goal_ns);
-        let parallel = run::uncached(&case, 2)?;
+        let parallel = run::uncached(&case, 2, nobody)?;
         report.add(format!("{name}/uncached/2-threads"), worst(&parallel), None);
-        let cached = run::cached(&case, 1)?;
+        let cached = run::cached(&case, 1, nobody)?;
         report.add(format!("{name}/cached"), cached.ns, Some(1_000.0));
-        let parallel = run::cached(&case, 2)?;
+        let parallel = run::cached(&case, 2, nobody)?;
         report.add(format!("{name}/cached/2-threads"), parallel.ns, None);
+        for (part, told) in case.told {
+            let uncached = run::uncached(&case, 1, *told)?;
+            report.add(format!("{name}/{part}/uncached"), worst(&uncached), None);
+            let cached = run::cached(&case, 1, *told)?;
+            report.add(format!("{name}/{part}/cached"), cached.ns, None);
+        }
         report.hit_rates.push(HitRate {
             name: case.name.clone(),
             rate: cached.hit_rate,
@@ -74,6 +84,11 @@ pub(crate) fn measure(only: Option<&str>) -> Result<PolicyReport> {
         );
     }
     Ok(report)
+}
+
+/// The most that any kind of request takes.
+fn worst(parts: &[(&str, f64)]) -> f64 {
+    parts.iter().map(|(_, ns)| *ns).fold(0.0, f64::max)
 }
 
 impl PolicyReport {
@@ -102,11 +117,16 @@ impl fmt::Display for PolicyReport {
             bytes_a_worker,
         } in &self.memory
         {
-            let kilobytes = bytes_a_worker / 1024.0;
-            writeln!(
-                formatter,
-                "{name}: {kilobytes:.0} KB a generation and worker"
-            )?;
+            match bytes_a_worker.map(|bytes| bytes / 1024.0) {
+                Some(kilobytes) => writeln!(
+                    formatter,
+                    "{name}: {kilobytes:.0} KB a generation and worker"
+                )?,
+                None => writeln!(
+                    formatter,
+                    "{name}: a generation and worker take less memory than can be measured"
+                )?,
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::Uri;
 use http::request::Parts;
@@ -12,7 +12,7 @@ use regorus::Value;
 use uuid::Uuid;
 
 use crate::decision::{Decision, Response};
-use crate::decision_log::{Answer, DecisionLog, HeadCopy, Record, empty_head};
+use crate::decision_log::{Answer, AskedRequest, DecisionLog, HeadCopy, Record, empty_head};
 use crate::denial::{Denial, DenialReason};
 use crate::differential::recheck::{ONE_IN, Rechecks};
 use crate::engine::{EvaluationError, Interpreter};
@@ -185,8 +185,11 @@ impl Evaluator {
                 let record = Arc::new(Record {
                     policy: Arc::clone(&told.policy),
                     connection: Arc::clone(connection.parameters()),
-                    request,
-                    head: HeadCopy::of(&head),
+                    time: request.time,
+                    request: Some(AskedRequest {
+                        facts: request,
+                        head: HeadCopy::of(&head),
+                    }),
                     decision_id,
                     answer: Answer {
                         value: outcome.result.clone(),
@@ -260,7 +263,7 @@ impl Evaluator {
         }
     }
 
-    fn failed(&self, error: EvaluationError) -> DenialReason {
+    pub(crate) fn failed(&self, error: EvaluationError) -> DenialReason {
         match error {
             EvaluationError::Timeout => DenialReason::Timeout(self.policy.decision_timeout()),
             EvaluationError::Failed(message) => DenialReason::Evaluation(message),
@@ -356,26 +359,49 @@ impl Evaluator {
         }
     }
 
-    /// The value of the rule that decides on connections; `None` without one.
+    /// The value of the rule that decides on connections, and how long its evaluation took; `None`
+    /// without one.
     pub(crate) fn connect_value(
         &mut self,
-        input: impl FnOnce() -> Value,
-    ) -> Option<Result<Value, EvaluationError>> {
+        connection: &ConnectionFacts,
+    ) -> Option<(Result<Value, EvaluationError>, Duration)> {
         let rule = self.policy.connect_rule()?;
         let engine = &mut self.connect.as_mut()?.engine;
-        Some(engine.evaluate(&self.policy, rule, input()))
+        let input = connection.document();
+        let started = Instant::now();
+        let value = engine.evaluate(&self.policy, rule, input);
+        Some((value, started.elapsed()))
     }
 
-    /// Counts a connection's permit, or its denial by reason.
-    pub(crate) fn count_connect(&self, denied: Option<&DenialReason>) {
+    /// Counts a connection's permit, or its denial by reason, and tells the log of it. Says by
+    /// which id.
+    pub(crate) fn connect_decided(
+        &mut self,
+        connection: &ConnectionFacts,
+        time: SystemTime,
+        answer: Answer,
+        denied: Option<&DenialReason>,
+        elapsed: Duration,
+    ) -> Uuid {
         if let Some(connect) = &self.connect {
             connect.recorder.count(denied);
         }
-    }
-
-    /// How long one decision may take.
-    pub(crate) fn decision_timeout(&self) -> Duration {
-        self.policy.decision_timeout()
+        let decision_id = self.decision_id();
+        if let Some(told) = &self.told
+            && let Some(log) = &told.log
+        {
+            log.record(Arc::new(Record {
+                policy: Arc::clone(&told.policy),
+                connection: Arc::clone(connection.parameters()),
+                request: None,
+                time,
+                decision_id,
+                answer,
+                denied: denied.cloned(),
+                elapsed,
+            }));
+        }
+        decision_id
     }
 }
 

@@ -118,7 +118,8 @@ async fn identify(
 
 /// Asks the policy whether the peer may have a connection.
 fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
-    let asked = with_evaluator(|evaluator| evaluator.connect(downstream.facts(None)));
+    let now = downstream.worker.clock.now();
+    let asked = with_evaluator(|evaluator| evaluator.connect(downstream.facts(None), now));
     let (code, reason, decision_id, error) = match asked {
         Some(Ok(permit)) => return Some(permit),
         Some(Err(denial)) => (

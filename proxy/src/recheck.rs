@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -46,7 +46,7 @@ async fn ask_all(worker: &Worker) {
     let mut begun = Instant::now();
     let mut ending = Ending::new();
     for live in worker.connections.all() {
-        ask_connection(&live);
+        ask_connection(&live, worker.clock.now());
         for request in live.requests.all() {
             pause(&mut begun).await;
             if request.age() >= LONG && !live.cancel.is_cancelled() && ask_request(&live, &request)
@@ -70,12 +70,12 @@ async fn pause(begun: &mut Instant) {
 }
 
 /// Asks about a connection, and cuts it if it is denied now.
-fn ask_connection(live: &LiveConnection) {
+fn ask_connection(live: &LiveConnection, now: SystemTime) {
     let generation = current();
     if live.policy_generation.swap(generation, Relaxed) == generation {
         return;
     }
-    let asked = with_evaluator(|evaluator| evaluator.connect(&live.facts));
+    let asked = with_evaluator(|evaluator| evaluator.connect(&live.facts, now));
     let Some(Err(denial)) = asked else {
         return;
     };

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Running, until};
@@ -34,6 +35,7 @@ impl OpaEnvoyPlugin {
                 .args(["--addr", &at("opa.sock")])
                 .args(plugin("addr", &at("plugin.sock")))
                 .args(plugin("path", entrypoint))
+                .args(["--set", "decision_logs.console=true"])
                 .arg(policy),
         );
         until("OPA's Envoy plugin to listen", || {
@@ -51,6 +53,19 @@ impl OpaEnvoyPlugin {
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("plugin.sock")
+    }
+
+    /// The events of its decision log so far.
+    pub fn events(&self) -> Vec<Value> {
+        let log = self.log();
+        // The last line may be under way.
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let kind = "openpolicyagent.org/decision_logs";
+        lines
+            .filter(|line: &Value| line.get("type").is_some_and(|it| it == kind))
+            .collect()
     }
 
     /// What it logged.

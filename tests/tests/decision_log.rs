@@ -1,5 +1,6 @@
 //! The decision log: what was asked and answered, without what is secret, wherever it goes.
 
+mod connections;
 mod file;
 mod receiver;
 mod upload;
@@ -117,7 +118,7 @@ fn request_id(event: &Value) -> &str {
 }
 
 /// The events of a file.
-fn events(path: &Path) -> Vec<Value> {
+pub(crate) fn events(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     // The last line may be under way.
     let lines = text

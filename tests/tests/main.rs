@@ -24,6 +24,7 @@ mod federation;
 mod generations;
 mod go_spiffe;
 mod jwt;
+mod metrics;
 mod mtls;
 mod opa_envoy;
 mod opa_eval;

@@ -6,6 +6,7 @@ mod decisions;
 mod difference;
 mod documents;
 mod explained;
+mod logs;
 mod pair;
 mod published;
 mod sidecar;

@@ -3,6 +3,7 @@
 
 mod functions;
 mod language;
+mod negation;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -8,6 +8,8 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::{Value, json};
 use sidegate_policy::PolicySources;
 
+use super::told::Told;
+
 /// How many paths requests cycle through.
 pub(super) const PATHS: usize = 1_000;
 /// How many identities they come from.
@@ -22,6 +24,8 @@ pub(super) struct Case {
     pub(super) authorization: Option<String>,
     /// What the slowest kind should take at most.
     pub(super) goal_ns: Option<f64>,
+    /// By whom else it is measured, under which names.
+    pub(super) told: &'static [(&'static str, Told)],
 }
 
 /// Requests that a policy treats alike.
@@ -100,6 +104,7 @@ pub(super) fn ten_rule(bindings: usize) -> Result<Case> {
         ],
         authorization: None,
         goal_ns: Some(10_000.0),
+        told: &[("logged", Told::Log), ("shadowed", Told::Shadow)],
     })
 }
 
@@ -132,6 +137,7 @@ fn rbac() -> Result<Case> {
         ],
         authorization: None,
         goal_ns: Some(2_000.0),
+        told: &[],
     })
 }
 
@@ -162,6 +168,7 @@ fn jwt() -> Result<Case> {
         }],
         authorization: Some(format!("Bearer {signed}.{signature}")),
         goal_ns: None,
+        told: &[],
     })
 }
 
@@ -192,6 +199,7 @@ fn thousand_rule() -> Result<Case> {
         }],
         authorization: None,
         goal_ns: None,
+        told: &[],
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow, ensure};
 use http::request::Parts;
@@ -13,6 +13,7 @@ use sidegate_policy::{
 };
 
 use super::cases::{Case, IDENTITIES, Kind, PATHS, identity};
+use super::told::{Listener, Told};
 use crate::clock;
 
 /// Rounds, of which the middle one counts.
@@ -29,17 +30,21 @@ pub(super) struct Cached {
 }
 
 /// Nanoseconds a decision for each kind of request, nothing remembered. On several threads, those
-/// of the slowest.
-pub(super) fn uncached(case: &Case, threads: usize) -> Result<Vec<(&'static str, f64)>> {
+/// of the slowest. What whoever is told spends on threads of its own is not among them.
+pub(super) fn uncached(
+    case: &Case,
+    threads: usize,
+    told: Told,
+) -> Result<Vec<(&'static str, f64)>> {
     let policy = load(case, 0)?;
     case.kinds
         .iter()
         .map(|kind| {
             let ns = on_threads(threads, || {
-                let mut evaluator = evaluator(&policy)?;
+                let mut asked = told.start(&policy, evaluator(&policy)?)?;
                 let connections = connections()?;
                 let rounds = (0..ROUNDS)
-                    .map(|_| round(case, &mut evaluator, &connections, &[kind]))
+                    .map(|_| round(case, &mut asked, &connections, &[kind]))
                     .collect::<Result<Vec<_>>>()?;
                 Ok(clock::median(rounds))
             })?;
@@ -49,25 +54,25 @@ pub(super) fn uncached(case: &Case, threads: usize) -> Result<Vec<(&'static str,
 }
 
 /// Nanoseconds a decision where each request was asked about before.
-pub(super) fn cached(case: &Case, threads: usize) -> Result<Cached> {
+pub(super) fn cached(case: &Case, threads: usize, told: Told) -> Result<Cached> {
     let policy = load(case, PolicyOptions::default().memory_bytes)?;
     let kinds: Vec<&Kind> = case.kinds.iter().collect();
     let rates = std::sync::Mutex::new(Vec::new());
     let ns = on_threads(threads, || {
-        let mut evaluator = evaluator(&policy)?;
+        let mut asked = told.start(&policy, evaluator(&policy)?)?;
         let connections = connections()?;
         let kinds = kinds.get(..1).unwrap_or_default();
-        round(case, &mut evaluator, &connections, kinds)?;
-        let before = evaluator.remembered();
+        round(case, &mut asked, &connections, kinds)?;
+        let before = asked.0.remembered();
         let rounds = (0..ROUNDS)
-            .map(|_| round(case, &mut evaluator, &connections, kinds))
+            .map(|_| round(case, &mut asked, &connections, kinds))
             .collect::<Result<Vec<_>>>()?;
-        let asked = (ROUNDS * REQUESTS) as f64;
-        let hits = (evaluator.remembered() - before) as f64;
+        let decisions = (ROUNDS * REQUESTS) as f64;
+        let hits = (asked.0.remembered() - before) as f64;
         rates
             .lock()
             .map_err(|_| anyhow!("a thread failed"))?
-            .push(hits / asked);
+            .push(hits / decisions);
         Ok(clock::median(rounds))
     })?;
     let rates = rates.into_inner()?;
@@ -116,23 +121,35 @@ pub(super) fn reload() -> Result<f64> {
     })
 }
 
-/// Resident memory that one more evaluator takes, with nothing remembered.
-pub(super) fn memory(case: &Case) -> Result<f64> {
-    // The first ones find room in what loading the policy has left.
-    const FIRST: usize = 20;
-    const MORE: usize = 40;
+/// Resident memory that one more evaluator takes, with nothing remembered; `None` where it does not
+/// show.
+///
+/// The first ones find room in what loading the policy has left. So they are doubled until twice as
+/// many take twice the memory, and enough of it to be more than the allocator's own steps; or so
+/// much that what was left does not count.
+pub(super) fn memory(case: &Case) -> Result<Option<f64>> {
+    const FIRST: usize = 32;
+    const MOST: usize = 4096;
+    const ENOUGH: f64 = 4.0 * 1024.0 * 1024.0;
+    const MUCH: f64 = 16.0 * ENOUGH;
     let policy = load(case, 0)?;
-    let build = |count: usize| {
-        (0..count)
-            .map(|_| evaluator(&policy))
-            .collect::<Result<Vec<_>>>()
-    };
-    let first = build(FIRST)?;
-    let before = resident()?;
-    let more = build(MORE)?;
-    let after = resident()?;
-    drop((first, more));
-    Ok((after - before) / MORE as f64)
+    let mut built = Vec::new();
+    let mut last = f64::INFINITY;
+    while built.len() < MOST {
+        let more = built.len().max(FIRST);
+        let before = resident()?;
+        for _ in 0..more {
+            built.push(evaluator(&policy)?);
+        }
+        let grown = resident()? - before;
+        let each = grown / more as f64;
+        let is_linear = (each - last).abs() <= each / 10.0;
+        if grown >= ENOUGH && is_linear || grown >= MUCH && last.is_finite() {
+            return Ok(Some(each));
+        }
+        last = each;
+    }
+    Ok(None)
 }
 
 fn resident() -> Result<f64> {
@@ -147,6 +164,8 @@ fn resident() -> Result<f64> {
 fn load(case: &Case, memory_bytes: u64) -> Result<Policy> {
     let options = PolicyOptions {
         memory_bytes,
+        // A machine that is busy with other things denies nothing for it.
+        decision_timeout: Duration::from_secs(5),
         ..PolicyOptions::default()
     };
     Ok(Policy::load(case.sources.clone(), &options)?)
@@ -172,11 +191,11 @@ fn on_threads(threads: usize, measure: impl Fn() -> Result<f64> + Sync) -> Resul
 /// CPU nanoseconds a decision over each path with each identity.
 fn round(
     case: &Case,
-    evaluator: &mut Evaluator,
+    (evaluator, listener): &mut (Evaluator, Listener),
     connections: &[ConnectionFacts],
     kinds: &[&Kind],
 ) -> Result<f64> {
-    let mut spent = std::time::Duration::ZERO;
+    let mut spent = Duration::ZERO;
     for start in (0..REQUESTS).step_by(BATCH) {
         let asked = (start..start + BATCH)
             .flat_map(|number| kinds.iter().map(move |kind| (number, *kind)))
@@ -197,6 +216,7 @@ fn round(
             "{} of {count} decisions are wrong",
             count - answered
         );
+        listener.take(count)?;
     }
     Ok(spent.as_nanos() as f64 / (REQUESTS * kinds.len()) as f64)
 }

@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::record::Record;
 use crate::denial::DenialReason;
 use crate::input::{ConnectionFacts, InputKeys, ReadSet};
+use crate::points::connect;
 
 /// One event. Fields are left out as OPA leaves them out.
 #[derive(Debug, Serialize)]
@@ -86,22 +87,32 @@ impl EventBuilder {
         let Record {
             policy,
             connection,
-            mut request,
-            head,
+            request,
+            time,
             decision_id,
             answer,
             denied,
             elapsed,
         } = record;
+        let facts = ConnectionFacts::new(&connection);
         let mut trace = None;
-        let mut input = None;
-        if let Some(head) = head.into_head() {
-            trace = traceparent(&head.headers);
-            request.head = head;
-            let facts = ConnectionFacts::new(&connection);
-            let document = self.keys.document(&self.whole, &facts, &request);
-            input = serde_json::to_value(document).ok();
+        let (path, input, error);
+        match request {
+            Some(request) => {
+                path = policy.status().entrypoint.clone();
+                error = denied.as_ref().and_then(EventError::of_request);
+                input = request.into_facts().map(|request| {
+                    trace = traceparent(&request.head.headers);
+                    self.keys.document(&self.whole, &facts, &request)
+                });
+            }
+            None => {
+                path = connect::ENTRYPOINT.to_owned();
+                error = denied.as_ref().and_then(EventError::of_connection);
+                input = Some(facts.document());
+            }
         }
+        let input = input.and_then(|document| serde_json::to_value(document).ok());
         let result = match &answer.value {
             Value::Undefined => None,
             value => serde_json::to_value(value).ok(),
@@ -125,14 +136,14 @@ impl EventBuilder {
                     (bundle.name.clone(), BundleInfo { revision })
                 })
                 .collect(),
-            path: policy.status().entrypoint.clone(),
+            path,
             input,
             result,
             erased: Vec::new(),
             masked: Vec::new(),
-            error: denied.as_ref().and_then(EventError::of),
+            error,
             requested_by: connection.downstream_address.to_string(),
-            timestamp: OffsetDateTime::from(request.time)
+            timestamp: OffsetDateTime::from(time)
                 .format(&Rfc3339)
                 .unwrap_or_default(),
             metrics,
@@ -143,11 +154,19 @@ impl EventBuilder {
 
 impl EventError {
     /// A policy that says no has decided: that is no error.
-    fn of(reason: &DenialReason) -> Option<Self> {
+    fn of_request(reason: &DenialReason) -> Option<Self> {
         (*reason != DenialReason::Policy).then(|| Self {
             code: reason.code(),
             message: reason.to_string(),
         })
+    }
+
+    fn of_connection(reason: &DenialReason) -> Option<Self> {
+        let mut error = Self::of_request(reason)?;
+        if *reason == DenialReason::Undefined {
+            connect::UNDEFINED.clone_into(&mut error.message);
+        }
+        Some(error)
     }
 }
 

@@ -103,4 +103,10 @@ impl DecisionLogMetrics {
         );
         metrics
     }
+
+    /// How many events were written, or accepted by the receiver.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.events.get()
+    }
 }

@@ -41,7 +41,7 @@ use http::HeaderName;
 pub use credentials::CREDENTIAL_HEADERS;
 pub use file::FileOptions;
 pub use metrics::DecisionLogMetrics;
-pub(crate) use record::{Answer, HeadCopy, Record, empty_head};
+pub(crate) use record::{Answer, AskedRequest, HeadCopy, Record, empty_head};
 pub use upload::{Upload, UploadError, UploadOptions};
 pub(crate) use writer::RateLimit;
 

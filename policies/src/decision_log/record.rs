@@ -2,7 +2,7 @@
 //! nothing that takes long.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -22,15 +22,24 @@ pub(crate) struct Record {
     /// Plain text and not the values of the live input: those are counted by the
     /// connection's worker only.
     pub(crate) connection: Arc<ConnectionParameters>,
-    /// The request without its head.
-    pub(crate) request: RequestFacts,
-    pub(crate) head: HeadCopy,
+    /// `None` where the policy was asked about the connection itself.
+    pub(crate) request: Option<AskedRequest>,
+    /// When the request's head was received, or the connection asked about.
+    pub(crate) time: SystemTime,
     pub(crate) decision_id: Uuid,
     pub(crate) answer: Answer,
-    /// Why the request was denied.
+    /// Why it was denied.
     pub(crate) denied: Option<DenialReason>,
     /// How long the whole decision took.
     pub(crate) elapsed: Duration,
+}
+
+/// A request that the policy was asked about.
+#[derive(Clone)]
+pub(crate) struct AskedRequest {
+    /// All but its head.
+    pub(crate) facts: RequestFacts,
+    pub(crate) head: HeadCopy,
 }
 
 /// What the policy answered.
@@ -59,16 +68,31 @@ const USUAL_HEADER: usize = 64;
 impl Record {
     /// About how many bytes it takes up.
     pub(crate) fn size(&self) -> usize {
-        let strings = [
-            &self.request.scheme,
-            &self.request.host,
-            &self.request.request_id,
-        ];
+        let request = self.request.as_ref().map_or(0, AskedRequest::size);
+        size_of::<Self>().saturating_add(request)
+    }
+}
+
+impl AskedRequest {
+    /// The request as it was, without the extensions of its head.
+    pub(crate) fn into_facts(self) -> Option<RequestFacts> {
+        let head = self.head.into_head()?;
+        Some(RequestFacts { head, ..self.facts })
+    }
+
+    fn size(&self) -> usize {
+        let RequestFacts {
+            scheme,
+            host,
+            request_id,
+            body,
+            ..
+        } = &self.facts;
+        let strings = [scheme, host, request_id];
         let strings = strings.iter().map(|text| text.len()).sum::<usize>();
-        size_of::<Self>()
-            .saturating_add(strings)
+        strings
             .saturating_add(self.head.text.len())
-            .saturating_add(self.request.body.bytes.len())
+            .saturating_add(body.bytes.len())
     }
 }
 

@@ -1,3 +1,5 @@
+mod connections;
+
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Instant, SystemTime};
@@ -200,6 +202,45 @@ fn an_event_tells_what_was_asked_and_what_was_answered() {
     assert_eq!(second.get("error"), None, "a denial is a decision");
     assert_eq!(second.get("trace_id"), None);
     assert_eq!(metrics.events.get(), 2);
+}
+
+/// Remembered ones too.
+#[test]
+fn an_event_has_all_of_the_result() {
+    let policy = r#"
+        package envoy.authz
+        allow := {
+            "allowed": input.parsed_path[0] == "open",
+            "http_status": 404,
+            "body": "none",
+            "headers": {"x-a": ["1", "2"]},
+            "response_headers_to_add": [{"x-b": "1"}],
+            "request_headers_to_remove": {"x-c"},
+            "query_parameters_to_set": {"q": "1"},
+            "dynamic_metadata": {"team": {"name": "red", "roles": {"a", "b"}}, "level": 3},
+            "of_our_own": [null, 1.5],
+        }
+    "#;
+    let (events, ..) = logged(&[policy], ["/open", "/closed", "/open"].map(get).into());
+    let allowed = [true, false, true];
+    for (event, allowed) in events.iter().zip(allowed) {
+        let expected = json!({
+            "allowed": allowed,
+            "http_status": 404,
+            "body": "none",
+            "headers": {"x-a": ["1", "2"]},
+            "response_headers_to_add": [{"x-b": "1"}],
+            "request_headers_to_remove": ["x-c"],
+            "query_parameters_to_set": {"q": "1"},
+            "dynamic_metadata": {"team": {"name": "red", "roles": ["a", "b"]}, "level": 3},
+            "of_our_own": [null, 1.5],
+        });
+        assert_eq!(event["result"], expected);
+        assert_eq!(event.get("error"), None);
+    }
+    let evaluated = |event: &Json| event["metrics"].get("timer_rego_query_eval_ns").is_some();
+    let evaluated: Vec<bool> = events.iter().map(evaluated).collect();
+    assert_eq!(evaluated, [true, true, false]);
 }
 
 #[test]

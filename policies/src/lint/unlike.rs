@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::place::line_and_column;
 use crate::error::Unlike;
-use crate::syntax::{Module, Syntax, declared, items, place, whole_path};
+use crate::syntax::{Module, Syntax, declared, items, start_of, whole_path};
 
 /// Names that have a value.
 type Known<'a> = BTreeSet<&'a str>;
@@ -54,11 +55,12 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn add(&mut self, tree: &Json, problem: &'static str, help: &'static str) {
-        let place = place(tree, self.module);
+        let start = start_of(tree, self.module).unwrap_or_default();
+        let (line, column) = line_and_column(self.module.text, start);
         self.found.push(Unlike {
-            file: place.file,
-            line: place.line,
-            column: place.column,
+            file: self.module.file.to_owned(),
+            line,
+            column,
             problem,
             help,
         });

@@ -9,20 +9,26 @@
 //!
 //! A policy that declares nothing in the package `sidegate.connect` is not
 //! asked: it decides on each request anyway.
+//!
+//! What it decides is in the decision log, as what it decides on requests is.
 
 use std::fmt;
+use std::time::{Instant, SystemTime};
 
 use regorus::Value;
 use uuid::Uuid;
 
 use super::answer::Answer;
+use crate::decision_log;
 use crate::denial::DenialReason;
-use crate::engine::EvaluationError;
 use crate::evaluator::Evaluator;
 use crate::input::ConnectionFacts;
 
 /// The rule that decides, as OPA writes it.
 pub(crate) const ENTRYPOINT: &str = "sidegate/connect/allow";
+
+/// What the operator is told of [`DenialReason::Undefined`].
+pub(crate) const UNDEFINED: &str = "the policy's connect rule is undefined for the connection";
 
 /// A connection that the policy allows, or that it leaves to its requests.
 ///
@@ -40,7 +46,7 @@ pub struct ConnectDenial {
     pub reason: DenialReason,
     /// What the policy says about it to the operator.
     pub explanation: Option<String>,
-    /// Identifies the decision.
+    /// Identifies the decision in the decision log.
     pub decision_id: Uuid,
     /// The policy generation that decided.
     pub generation: u64,
@@ -64,17 +70,16 @@ impl fmt::Display for ConnectDenial {
                 explanation.escape_debug()
             ),
             (DenialReason::Policy, None) => formatter.write_str("the policy denies the connection"),
-            (DenialReason::Undefined, _) => {
-                formatter.write_str("the policy's connect rule is undefined for the connection")
-            }
+            (DenialReason::Undefined, _) => formatter.write_str(UNDEFINED),
             (reason, _) => reason.fmt(formatter),
         }
     }
 }
 
 impl Evaluator {
-    /// Asks the policy about one connection. No question is asked, and none
-    /// counted, where the policy has nothing to say about connections.
+    /// Asks the policy about one connection, at this time. No question is asked,
+    /// and none counted or logged, where the policy has nothing to say about
+    /// connections.
     ///
     /// # Errors
     ///
@@ -83,30 +88,38 @@ impl Evaluator {
     pub fn connect(
         &mut self,
         connection: &ConnectionFacts,
+        time: SystemTime,
     ) -> Result<ConnectPermit, Box<ConnectDenial>> {
         let generation = self.generation();
-        let Some(evaluated) = self.connect_value(|| connection.document()) else {
+        let started = Instant::now();
+        let Some((evaluated, evaluation)) = self.connect_value(connection) else {
             return Ok(ConnectPermit { generation });
         };
-        let outcome = match evaluated {
-            Ok(Value::Undefined) => Err((DenialReason::Undefined, None)),
-            Ok(value) => match Answer::parse(&value) {
-                Ok(Answer { allowed: true, .. }) => Ok(()),
-                Ok(Answer { reason, .. }) => Err((DenialReason::Policy, reason)),
-                Err(error) => Err((DenialReason::InvalidDecision(error), None)),
-            },
-            Err(EvaluationError::Timeout) => {
-                Err((DenialReason::Timeout(self.decision_timeout()), None))
+        let elapsed = started.elapsed();
+        let (value, outcome) = match evaluated {
+            Ok(Value::Undefined) => (Value::Undefined, Err((DenialReason::Undefined, None))),
+            Ok(value) => {
+                let outcome = match Answer::parse(&value) {
+                    Ok(Answer { allowed: true, .. }) => Ok(()),
+                    Ok(Answer { reason, .. }) => Err((DenialReason::Policy, reason)),
+                    Err(error) => Err((DenialReason::InvalidDecision(error), None)),
+                };
+                (value, outcome)
             }
-            Err(EvaluationError::Failed(message)) => Err((DenialReason::Evaluation(message), None)),
+            Err(error) => (Value::Undefined, Err((self.failed(error), None))),
         };
-        self.count_connect(outcome.as_ref().err().map(|(reason, _)| reason));
+        let answer = decision_log::Answer {
+            value,
+            evaluation: Some(evaluation),
+        };
+        let denied = outcome.as_ref().err().map(|(reason, _)| reason);
+        let decision_id = self.connect_decided(connection, time, answer, denied, elapsed);
         match outcome {
             Ok(()) => Ok(ConnectPermit { generation }),
             Err((reason, explanation)) => Err(Box::new(ConnectDenial {
                 reason,
                 explanation,
-                decision_id: Uuid::new_v4(),
+                decision_id,
                 generation,
             })),
         }

@@ -64,6 +64,8 @@ pub struct Replay {
     sources: PolicySources,
     /// The rule that is asked whatever an event says.
     entrypoint: Option<String>,
+    /// Whether it lets connections in without being asked.
+    leaves_connections: bool,
     time_limit: Duration,
     points: BTreeMap<String, Result<Point, String>>,
 }
@@ -83,7 +85,8 @@ pub(crate) struct Hidden {
 }
 
 impl Replay {
-    /// Makes a policy ready. Without an entrypoint each event names its own.
+    /// Makes a policy ready. Without an entrypoint each event names its own, and those about
+    /// connections always do.
     ///
     /// # Errors
     ///
@@ -94,7 +97,12 @@ impl Replay {
         time_limit: Duration,
     ) -> Result<Self, PolicyError> {
         let trees = Interpreter::parse(&sources, time_limit)?.syntax()?;
-        can_be_asked(&Syntax::new(&trees, &sources))?;
+        let syntax = Syntax::new(&trees, &sources);
+        can_be_asked(&syntax)?;
+        let connect = entrypoint_path(DecisionPoint::Connect.entrypoint())?;
+        let (_, package) = connect.split_last().unwrap_or((&String::new(), &[]));
+        let rules = syntax.rules();
+        let leaves_connections = !rules.iter().any(|rule| rule.path.starts_with(package));
         let mut points = BTreeMap::new();
         let first = entrypoint
             .as_deref()
@@ -108,6 +116,7 @@ impl Replay {
         Ok(Self {
             sources,
             entrypoint,
+            leaves_connections,
             time_limit,
             points,
         })
@@ -123,6 +132,12 @@ impl Replay {
 
     fn replay(&mut self, event: &LoggedDecision) -> Result<Replayed, (String, Vec<String>)> {
         let unknown = |reason: String| (reason, Vec::new());
+        let before = event
+            .verdict()
+            .ok_or_else(|| unknown("its result was removed".to_owned()))?;
+        if event.is_about_connection() && self.leaves_connections {
+            return Ok(Replayed::of(before, Verdict::Allow, None, None));
+        }
         let Some(input) = &event.input else {
             let withheld = event.erased.iter().any(|path| path == "/input");
             let reason = match withheld {
@@ -131,9 +146,6 @@ impl Replay {
             };
             return Err(unknown(reason.to_owned()));
         };
-        let before = event
-            .verdict()
-            .ok_or_else(|| unknown("its result was removed".to_owned()))?;
         let point = self.point(event).map_err(unknown)?;
         let paths = point.reads.missing(event);
         if !paths.is_empty() {
@@ -153,21 +165,23 @@ impl Replay {
             }
             Err(error) => return Err(unknown(error.to_string())),
         };
-        Ok(match before == after {
-            true => Replayed::Same { verdict: before },
-            false => Replayed::Changed {
-                before,
-                after,
-                code,
-                reason,
-            },
-        })
+        Ok(Replayed::of(before, after, code, reason))
     }
 
     fn point(&mut self, event: &LoggedDecision) -> Result<&mut Point, String> {
+        let connect = DecisionPoint::Connect.entrypoint();
         let logged = event.path.as_deref();
-        let asked = self.entrypoint.as_deref().or(logged);
-        let asked = asked.unwrap_or(DecisionPoint::Ingress.entrypoint());
+        // The document of a connection is not that of a request: neither is asked the other's rule.
+        let asked = match self.entrypoint.as_deref() {
+            _ if event.is_about_connection() => connect,
+            Some(entrypoint) if is_connect(entrypoint) => {
+                return Err("it is no decision about a connection".to_owned());
+            }
+            entrypoint => {
+                let asked = entrypoint.or(logged);
+                asked.unwrap_or(DecisionPoint::Ingress.entrypoint())
+            }
+        };
         if self.points.len() >= ENTRYPOINTS && !self.points.contains_key(asked) {
             self.points.clear();
         }
@@ -176,6 +190,25 @@ impl Replay {
             Point::new(sources, asked, limit).map_err(|error| error.to_string())
         });
         point.as_mut().map_err(|error| error.clone())
+    }
+}
+
+impl Replayed {
+    fn of(
+        before: Verdict,
+        after: Verdict,
+        code: Option<&'static str>,
+        reason: Option<String>,
+    ) -> Self {
+        match before == after {
+            true => Self::Same { verdict: before },
+            false => Self::Changed {
+                before,
+                after,
+                code,
+                reason,
+            },
+        }
     }
 }
 
@@ -256,6 +289,12 @@ impl Hidden {
     }
 }
 
+/// Whether this is the rule that decides on connections.
+fn is_connect(entrypoint: &str) -> bool {
+    let entrypoint = entrypoint.strip_prefix('/').unwrap_or(entrypoint);
+    entrypoint == DecisionPoint::Connect.entrypoint()
+}
+
 /// Whether a name in a pointer, as it is written or escaped, is this one. In doubt it is.
 fn is_name(name: &str, written: &str) -> bool {
     let pointer = written.replace("~1", "/").replace("~0", "~");
@@ -283,6 +322,12 @@ impl LoggedDecision {
             true => Verdict::Allow,
             false => Verdict::Deny,
         })
+    }
+
+    /// Whether the policy was asked about a connection, and not about a request.
+    #[must_use]
+    pub fn is_about_connection(&self) -> bool {
+        self.path.as_deref().is_some_and(is_connect)
     }
 
     /// The paths of the input that the log does not have, and the policy reads.

@@ -183,8 +183,96 @@ fn verdicts_are_compared_as_they_would_be_in_service() {
             "{policy}{changes}"
         );
     }
-    let found = replayed(USER, json!({"path": "sidegate/connect/allow"}));
-    assert!(found.contains("sidegate"), "{found}");
+}
+
+#[test]
+fn decisions_about_connections_are_asked_by_their_own_rule() {
+    const SILENT: &str = "package envoy.authz\nallow := false\n";
+    const NO_RULE: &str = "package sidegate.connect\ndeny := true\n";
+    const EVE: &str = "package sidegate.connect\ndefault allow := false\nallow := {\"allowed\": true} if input.user == \"eve\"\n";
+    const MAX: &str = "package sidegate.connect\nallow := {\"allowed\": false, \"reason\": \"max only\"} if input.user == \"eve\"\n";
+    const STATUS: &str =
+        "package sidegate.connect\nallow := {\"allowed\": true, \"http_status\": 200}\n";
+    let connect = |changes: Json| {
+        let mut event = json!({"path": "sidegate/connect/allow"});
+        event
+            .as_object_mut()
+            .unwrap()
+            .append(&mut changes.as_object().unwrap().clone());
+        event
+    };
+    for (policy, changes, expected) in [
+        (EVE, json!({}), "same"),
+        (EVE, json!({"result": {"allowed": true}}), "same"),
+        (
+            EVE,
+            json!({"result": {"allowed": false, "reason": "no"}}),
+            "Deny -> Allow ",
+        ),
+        (
+            EVE,
+            json!({"input": {"user": "max"}}),
+            "Allow -> Deny SG0220",
+        ),
+        (MAX, json!({}), "Allow -> Deny SG0220"),
+        (MAX, json!({"input": {}}), "Allow -> Deny SG0221"),
+        (STATUS, json!({}), "Allow -> Deny SG0224"),
+        (
+            EVE,
+            json!({"erased": ["/input/user"]}),
+            "the policy reads what was removed from the log /input/user",
+        ),
+        // Who says nothing of connections lets them in, whatever becomes of their requests.
+        (SILENT, json!({}), "same"),
+        (SILENT, json!({"result": false}), "Deny -> Allow "),
+        (
+            SILENT,
+            json!({"input": null, "erased": ["/input", "/result"]}),
+            "its result was removed ",
+        ),
+    ] {
+        let changes = connect(changes);
+        assert_eq!(
+            replayed(policy, changes.clone()),
+            expected,
+            "{policy}{changes}"
+        );
+    }
+    let found = replayed(NO_RULE, connect(json!({})));
+    assert!(found.contains("sidegate/connect/allow"), "{found}");
+}
+
+#[test]
+fn no_other_entrypoint_is_asked_about_connections_and_none_of_theirs_about_requests() {
+    let policy = "package a\nb if input.user == \"eve\"\n";
+    let connect = "package sidegate.connect\nallow := false\n";
+    let replayed = |entrypoint: &str, path: &str| {
+        let sources = PolicySources::from_modules([("p.rego", policy), ("c.rego", connect)]);
+        let mut replay = Replay::new(sources.unwrap(), Some(entrypoint.to_owned()), LIMIT).unwrap();
+        let mut event = event("eve");
+        event["path"] = json!(path);
+        replay.decide(&serde_json::from_value(event).unwrap())
+    };
+    let allow = Verdict::Allow;
+    let same = Replayed::Same { verdict: allow };
+    assert_eq!(replayed("a/b", "envoy/authz/allow"), same);
+    let found = replayed("a/b", "sidegate/connect/allow");
+    assert!(
+        matches!(
+            found,
+            Replayed::Changed {
+                after: Verdict::Deny,
+                ..
+            }
+        ),
+        "{found:?}"
+    );
+    let found = replayed("/sidegate/connect/allow", "envoy/authz/allow");
+    let expected = Replayed::NotReplayable {
+        reason: "it is no decision about a connection".to_owned(),
+        paths: Vec::new(),
+    };
+    assert_eq!(found, expected);
 }
 
 #[test]

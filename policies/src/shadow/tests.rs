@@ -17,6 +17,10 @@ default allow := false
 allow if input.parsed_path[0] == "open"
 allow := {"allowed": true, "headers": {"x-user": "s3cret", "x-same": "1"}} if input.parsed_path[0] == "edited"
 allow := {"allowed": false, "http_status": 401} if input.parsed_path[0] == "login"
+allow := value if {
+    some value in [true, false]
+    input.parsed_path[0] == "clash"
+}
 "#;
 
 const DENIES: &str = "package envoy.authz\nallow := false\n";
@@ -132,6 +136,7 @@ fn each_difference_is_of_its_kind() {
     };
     let undefined = "package envoy.authz\nallow if input.parsed_path[0] == \"never\"\n";
     let nonsense = "package envoy.authz\nallow := \"yes\"\n";
+    let clash = "package envoy.authz\nallow := value if some value in [true, false]\n";
     let status = "package envoy.authz\nallow := {\"allowed\": false, \"http_status\": 404}\n";
     for (candidate, path, expected) in [
         (LIVE, "/open", [1, 0, 0, 0, 0]),
@@ -151,6 +156,16 @@ fn each_difference_is_of_its_kind() {
         (undefined, "/closed", [1, 0, 0, 0, 0]),
         (nonsense, "/open", [0, 0, 0, 0, 1]),
         (LOOPS, "/open", [0, 0, 0, 0, 1]),
+        // Two values for one rule are none, whatever the live policy says; also where it has none
+        // itself.
+        (clash, "/open", [0, 0, 0, 0, 1]),
+        (clash, "/closed", [0, 0, 0, 0, 1]),
+        (clash, "/clash", [0, 0, 0, 0, 1]),
+        (LIVE, "/clash", [0, 0, 0, 0, 1]),
+        (nonsense, "/clash", [0, 0, 0, 0, 1]),
+        // A candidate that answers where the live policy cannot.
+        (ALLOWS, "/clash", [0, 0, 1, 0, 0]),
+        (DENIES, "/clash", [1, 0, 0, 0, 0]),
     ] {
         assert_eq!(compared(candidate, path), expected, "{path}: {candidate}");
     }

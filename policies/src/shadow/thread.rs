@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::Shared;
 use super::comparison::{Difference, Verdict};
-use crate::decision_log::{RateLimit, Record};
+use crate::decision_log::{AskedRequest, RateLimit, Record};
 use crate::evaluator::Evaluator;
 use crate::input::ConnectionFacts;
 
@@ -57,17 +57,15 @@ impl Comparer {
         let generation = record.policy.generation();
         let Record {
             connection,
-            mut request,
-            head,
+            request,
             decision_id,
             ..
         } = record;
-        let Some(head) = head.into_head() else {
+        let Some(request) = request.and_then(AskedRequest::into_facts) else {
             // A head that has no copy cannot be put before the candidate.
             self.shared.metrics.dropped.inc();
             return;
         };
-        request.head = head;
         let facts = ConnectionFacts::new(&connection);
         let (outcome, _) = self.evaluator.outcome(&facts, &request);
         let candidate = Verdict::of(outcome.decision.clone());

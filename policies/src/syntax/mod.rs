@@ -21,7 +21,7 @@ pub(crate) use calls::{forwarded_calls, unsupported_calls};
 pub(crate) use dependencies::{
     Dependencies, InputPath, Named, Place, Step, dependencies, place, reaches, written,
 };
-pub(crate) use rewriting::{Insertions, after_quote, inserted, outside_quotes, text_of};
+pub(crate) use rewriting::{Insertions, after_quote, inserted, outside_quotes, start_of, text_of};
 pub(crate) use stand_ins::{StandIns, rules as stand_in_rules};
 
 /// A path such as `data.envoy.authz.allow`, in its components after `data`.

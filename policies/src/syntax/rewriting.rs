@@ -37,8 +37,8 @@ pub(crate) fn text_of<'a>(expression: &Json, module: &Module<'a>) -> Option<&'a 
         .get(start..after_quote(offset(span, "end")?, module.text))
 }
 
-/// Where an expression begins.
-fn start_of(expression: &Json, module: &Module<'_>) -> Option<usize> {
+/// Where an expression begins, in bytes of the module.
+pub(crate) fn start_of(expression: &Json, module: &Module<'_>) -> Option<usize> {
     let text = text_of(expression, module)?;
     let start = text
         .as_ptr()

@@ -1,5 +1,7 @@
 //! The `connect` decision point: who may have a connection at all.
 
+use std::time::SystemTime;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use sidegate_policy::{DenialReason, Policy, PolicyError, PolicyMetrics, PolicySources};
@@ -19,7 +21,7 @@ fn with_connect(connect: &str) -> PolicySources {
 fn connects(connect: &str) -> Result<(), (&'static str, String)> {
     let policy = Policy::load(with_connect(connect), &options()).unwrap();
     let mut evaluator = policy.evaluator(&crate::common::metrics()).unwrap();
-    let asked = evaluator.connect(&connection());
+    let asked = evaluator.connect(&connection(), SystemTime::UNIX_EPOCH);
     // Requests are decided by their own rule before and after.
     assert!(evaluator.decide(&connection(), get("/")).is_ok());
     match asked {
@@ -37,7 +39,11 @@ fn connects(connect: &str) -> Result<(), (&'static str, String)> {
 #[test]
 fn a_policy_without_the_package_leaves_connections_to_their_requests() {
     let mut evaluator = evaluator("package envoy.authz\nallow := false\n");
-    assert!(evaluator.connect(&connection()).is_ok());
+    assert!(
+        evaluator
+            .connect(&connection(), SystemTime::UNIX_EPOCH)
+            .is_ok()
+    );
     assert!(evaluator.decide(&connection(), get("/")).is_err());
     let policy = load("package envoy.authz\nallow := true\n", &options()).unwrap();
     assert!(!policy.status().connect);
@@ -140,12 +146,18 @@ fn connections_are_counted_apart_from_requests_and_only_where_they_are_decided()
     };
     let silent = load("package envoy.authz\nallow := true\n", &options()).unwrap();
     let mut silent = silent.evaluator(&metrics).unwrap();
-    assert!(silent.connect(&connection()).is_ok());
+    assert!(
+        silent
+            .connect(&connection(), SystemTime::UNIX_EPOCH)
+            .is_ok()
+    );
     assert!(!text(&registry).contains("decision_point=\"connect\""));
 
     let policy = Policy::load(with_connect("default allow := false"), &options()).unwrap();
     let mut evaluator = policy.evaluator(&metrics).unwrap();
-    let denial = evaluator.connect(&connection()).unwrap_err();
+    let denial = evaluator
+        .connect(&connection(), SystemTime::UNIX_EPOCH)
+        .unwrap_err();
     assert_eq!(denial.reason, DenialReason::Policy);
     assert!(evaluator.decide(&connection(), get("/")).is_ok());
     let text = text(&registry);
@@ -169,5 +181,11 @@ fn a_policy_can_be_put_into_service_again_under_another_number() {
     let mut evaluator = again.evaluator(&crate::common::metrics()).unwrap();
     let permit = evaluator.decide(&connection(), get("/")).unwrap();
     assert_eq!(permit.generation(), 9);
-    assert_eq!(evaluator.connect(&connection()).unwrap().generation(), 9);
+    assert_eq!(
+        evaluator
+            .connect(&connection(), SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .generation(),
+        9
+    );
 }

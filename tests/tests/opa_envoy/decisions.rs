@@ -5,7 +5,16 @@ use super::explained::{ANSWER, DECISIONS, FORWARDED, QUERIES};
 use super::{Ask, Pair, Protocol};
 
 /// One rule for each first segment of the path.
-const POLICY: &str = include_str!("policies/decisions.rego");
+pub(super) const POLICY: &str = include_str!("policies/decisions.rego");
+
+/// The segments that it has rules for, and one that it has none for.
+pub(super) fn cases() -> impl Iterator<Item = &'static str> {
+    let rules = POLICY
+        .lines()
+        .filter_map(|line| line.split_once("case == \""));
+    let named = rules.filter_map(|(_, rest)| rest.split('"').next());
+    named.chain(["undefined"])
+}
 
 #[test]
 fn every_answer_has_the_same_effect_on_caller_and_upstream() {
@@ -13,12 +22,7 @@ fn every_answer_has_the_same_effect_on_caller_and_upstream() {
         return;
     };
     let mut comparison = Comparison::new(&[&ANSWER, &FORWARDED, &DECISIONS, &QUERIES]);
-    let cases = POLICY
-        .lines()
-        .filter_map(|line| line.split_once("case == \""))
-        .filter_map(|(_, rest)| rest.split('"').next())
-        .chain(["undefined"]);
-    for case in cases {
+    for case in cases() {
         for protocol in [Protocol::Http1, Protocol::Http2] {
             let ask = Ask::get(&format!("/{case}/0?q=old&s=1&q=older"))
                 .header("x-secret", b"word")

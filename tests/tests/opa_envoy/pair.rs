@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
-use sidegate_tests::{OpaEnvoyPlugin, Sidegate, Tool, skip, tool};
+use sidegate_tests::{OpaEnvoyPlugin, Sidegate, Tool, skip, tool, until};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -54,6 +54,12 @@ listen = "127.0.0.1:0"
 upstream = "UPSTREAM"
 "#;
 
+const DECISION_LOG: &str = r#"
+[decision_log]
+output = "file"
+path = "decisions.log"
+"#;
+
 /// Both, with the same policy, the same server identity and the same client, each in front of a
 /// server of its own.
 #[derive(Debug)]
@@ -61,8 +67,9 @@ pub(crate) struct Pair {
     runtime: Runtime,
     pub(crate) envoy: Side,
     pub(crate) sidegate: Side,
-    _processes: (Sidegate, Envoy, OpaEnvoyPlugin),
-    _folder: TempDir,
+    plugin: OpaEnvoyPlugin,
+    _proxies: (Sidegate, Envoy),
+    folder: TempDir,
 }
 
 /// One of the two.
@@ -143,14 +150,30 @@ impl Pair {
                 client,
                 upstream: sidegates,
             },
-            _processes: (sidegate, envoy, plugin),
-            _folder: folder,
+            plugin,
+            _proxies: (sidegate, envoy),
+            folder,
         })
     }
 
     /// Asks both the same: what Envoy and OPA make of it, then what Sidegate does.
     pub(crate) fn ask(&self, ask: &Ask, protocol: Protocol) -> [Outcome; 2] {
         [&self.envoy, &self.sidegate].map(|side| self.runtime.block_on(side.ask(ask, protocol)))
+    }
+
+    /// The event about the last request with this target, in the plugin's decision log and in
+    /// Sidegate's.
+    pub(crate) fn events(&self, target: &str) -> [Value; 2] {
+        let ours = self.folder.path().join("decisions.log");
+        until(&format!("both events of {target}"), || {
+            let ours = crate::decision_log::events(&ours);
+            let [theirs, ours] = [self.plugin.events(), ours].map(|events| {
+                let http = |event: &Value| event["input"]["attributes"]["request"]["http"].clone();
+                let mut events = events.into_iter().rev();
+                events.find(|event| http(event)["path"] == target)
+            });
+            Some([theirs?, ours?])
+        })
     }
 }
 
@@ -302,7 +325,7 @@ fn start_sidegate(folder: &Path, upstream: &str, entrypoint: &str) -> Sidegate {
         "[listener.request_body]\nmax_request_bytes = \"{MAX_BODY_BYTES}B\"\n\
          allow_partial_message = true\n"
     );
-    let text = configuration + &bodies + &own_entry("/demo");
+    let text = configuration + &bodies + DECISION_LOG + &own_entry("/demo");
     let config = write(folder, "sidegate.toml", text);
     let sidegate = Sidegate::run(&config);
     for identity in ["server", "demo"] {
