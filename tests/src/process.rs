@@ -106,7 +106,7 @@ impl Running {
 
     /// The first line of standard output that begins with `{`; panics with standard error if the
     /// program ends before.
-    pub(crate) fn json_line(&mut self) -> serde_json::Value {
+    pub fn json_line(&mut self) -> serde_json::Value {
         let line = until("a line of JSON", || {
             let line = self
                 .stdout()

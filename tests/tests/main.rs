@@ -32,6 +32,7 @@ mod policy;
 mod policy_commands;
 mod policy_explain;
 mod rotation;
+mod routes;
 mod run;
 mod shadow;
 mod spiffe_helper;

@@ -334,3 +334,73 @@ fn a_policy_that_fails_its_own_tests_is_refused_by_their_names() {
         )
     );
 }
+
+#[test]
+fn what_is_no_regular_file_is_not_read() {
+    let directory = directory(&[("a.rego", ALLOW)]);
+    symlink("/dev/zero", directory.path().join("zero.rego")).unwrap();
+    let error = PolicySources::read(directory.path()).unwrap_err();
+    assert_eq!(error.code(), "SG0201");
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(cause.as_deref(), Some("it is no regular file"));
+}
+
+#[test]
+fn brackets_in_brackets_are_bounded_before_the_parser_sees_them() {
+    let nested = |depth: usize| {
+        let text = "# [[[[[[[[[[[[[[[[\n".to_owned() + "package a\nx := `[[[[[[\n[[[[[[[[[`\n";
+        let brackets = ["[".repeat(depth), "]".repeat(depth)];
+        let brackets = brackets.join("\"[[[[[[[[[\\\"[[[[[[[[\"");
+        format!("{text}y := {brackets}\n")
+    };
+    files(&[("a.rego", &nested(12))])
+        .and_then(load_any)
+        .unwrap();
+    let error = files(&[("a.rego", &nested(40))]).and_then(load_any);
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), "SG0212");
+    assert_eq!(
+        error.to_string(),
+        "a.rego:5: brackets are nested more than 12 deep"
+    );
+}
+
+fn load_any(sources: PolicySources) -> Result<Policy, PolicyError> {
+    let options = PolicyOptions {
+        entrypoint: "a/x".to_owned(),
+        ..options()
+    };
+    Policy::load(sources, &options)
+}
+
+#[test]
+fn a_rule_with_data_in_its_place_is_refused() {
+    let policy = "package envoy.authz\n\ndefault allow := false\n\nroles contains 1 if input.x\n";
+    for (file, data, refused) in [
+        (
+            "data.json",
+            r#"{"envoy": {"authz": {"allow": true}}}"#,
+            "allow",
+        ),
+        (
+            "envoy/data.json",
+            r#"{"authz": {"allow": {"x": 1}}}"#,
+            "allow",
+        ),
+        ("envoy/authz/data.json", r#"{"roles": [2]}"#, "roles"),
+        (
+            "data.json",
+            r#"{"envoy": 1}"#,
+            "allow\ndata.envoy.authz.roles",
+        ),
+    ] {
+        let sources = files(&[("policy.rego", policy), (file, data)]).unwrap();
+        let error = Policy::load(sources, &options()).unwrap_err();
+        assert_eq!(error.code(), "SG0292");
+        let expected = format!("rules with data in their place:\ndata.envoy.authz.{refused}");
+        assert_eq!(error.to_string(), expected);
+    }
+    let beside = ("envoy/authz/data.json", r#"{"others": [2]}"#);
+    let sources = files(&[("policy.rego", policy), beside]).unwrap();
+    Policy::load(sources, &options()).unwrap();
+}

@@ -165,10 +165,14 @@ impl Client {
 
     /// The answer to a request over HTTP/1.1, on a connection of its own.
     pub(crate) async fn send(&self, request: http::request::Builder, body: Body) -> Answer {
-        let request = request
-            .header("host", "localhost")
-            .body(body)
-            .expect("a request");
+        let host = request
+            .headers_ref()
+            .and_then(|headers| headers.get("host"));
+        let request = match host {
+            Some(_) => request,
+            None => request.header("host", "localhost"),
+        };
+        let request = request.body(body).expect("a request");
         let mut connection = self.http1().await;
         let response = patiently(connection.send_request(request))
             .await

@@ -1,6 +1,7 @@
 //! A local HTTP server to front.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::Body;
 
@@ -18,7 +20,7 @@ use super::Body;
 /// with the request's body as it comes.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    /// `http://host:port`.
+    /// `http://host:port`, or `unix://path`.
     pub(crate) url: String,
     seen: Arc<Seen>,
 }
@@ -35,9 +37,36 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let seen = Arc::new(Seen::default());
-        tokio::spawn(serve(listener, Arc::clone(&seen)));
+        tokio::spawn({
+            let seen = Arc::clone(&seen);
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.expect("a connection");
+                    serve(stream, &seen);
+                }
+            }
+        });
         Self {
             url: format!("http://{address}"),
+            seen,
+        }
+    }
+
+    /// Starts it on a Unix socket.
+    pub(crate) fn at(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).expect("a socket");
+        let seen = Arc::new(Seen::default());
+        tokio::spawn({
+            let seen = Arc::clone(&seen);
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.expect("a connection");
+                    serve(stream, &seen);
+                }
+            }
+        });
+        Self {
+            url: format!("unix://{}", socket.display()),
             seen,
         }
     }
@@ -54,17 +83,14 @@ impl Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Seen>) {
-    loop {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        seen.connections.fetch_add(1, Ordering::SeqCst);
-        let seen = Arc::clone(&seen);
-        let service = service_fn(move |request| {
-            let answer = answer(request, &seen);
-            async { Ok::<_, Infallible>(answer) }
-        });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    }
+fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, seen: &Arc<Seen>) {
+    seen.connections.fetch_add(1, Ordering::SeqCst);
+    let seen = Arc::clone(seen);
+    let service = service_fn(move |request| {
+        let answer = answer(request, &seen);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
 }
 
 fn answer(request: Request<Incoming>, seen: &Seen) -> Response<Body> {
