@@ -150,6 +150,10 @@ impl<'a> Examination<'a> {
             Machine::compile(&mut guarded, rule, ANSWER_TIME).map_err(Halt::no_program)?;
         let bodies = Bodies::new(syntax, analysis, entrypoint);
         let (statements, copy) = Statements::find(syntax, &bodies, sources);
+        // It is as in service, too: what that adds stays on the lines of what it belongs to.
+        let trees = interpreter_of(&copy).and_then(|copy| copy.syntax());
+        let trees = trees.map_err(Halt::no_program)?;
+        let copy = apply(&guarded_members(&Syntax::new(&trees, &copy)), &copy);
         let mut observed = interpreter_of(&copy).map_err(Halt::no_program)?;
         observed.record_coverage();
         let keys = InputKeys::new();

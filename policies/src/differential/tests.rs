@@ -340,6 +340,26 @@ fn what_has_no_value_is_no_yes_on_the_machine() {
             "before else",
             "role := http.headers[\"x-role\"] if http.method == \"GET\" else := \"none\"\n\nallow if not role == \"none\"",
         ),
+        (
+            "an argument under not",
+            "allow if not startswith(http.headers[\"x-role\"], \"guest\")",
+        ),
+        (
+            "an index under not",
+            "banned := {\"eve\": true}\n\nallow if not banned[http.headers[\"x-role\"]]",
+        ),
+        (
+            "a member under not",
+            "allow if not http.headers[\"x-role\"] in {\"guest\", \"eve\"}",
+        ),
+        (
+            "a comparison under not",
+            "allow if not http.headers[\"x-role\"] > \"guest\"",
+        ),
+        (
+            "an argument of the policy's own function under not",
+            "bad(role) if role == \"guest\"\n\nallow if not bad(http.headers[\"x-role\"])",
+        ),
     ];
     for (name, rules) in cases {
         let policy = policy(rules);
