@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::error::DENIED_NOW;
+use crate::guard::Progress;
 use crate::metrics::{ListenerMetrics, Verdict};
 use crate::open_request::Opened;
 
@@ -40,6 +41,7 @@ pub(crate) struct Record {
     pub(crate) opened: Option<Opened>,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<ListenerMetrics>,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) started: Instant,
 }
 
@@ -146,7 +148,10 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        if !self.line.complete {
+        if !self.line.complete && self.progress.has_stalled() {
+            self.line.error.get_or_insert("stream_idle");
+            self.line.code.get_or_insert("SG0361");
+        } else if !self.line.complete {
             self.line.error.get_or_insert("downstream_gone");
         }
         self.line.duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use crate::guard::{Flood, Http2Guard};
 
 /// Shared between a connection's I/O, its requests and its watch.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Activity {
     /// zero where there are none.
     unclaimed: AtomicU64,
     requests: AtomicUsize,
+    /// What the client sent too much of.
+    flood: OnceLock<Flood>,
 }
 
 /// A request in flight; dropping it is its end.
@@ -34,6 +38,7 @@ impl Activity {
             last: AtomicU64::new(0),
             unclaimed: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
+            flood: OnceLock::new(),
         })
     }
 
@@ -61,6 +66,11 @@ impl Activity {
         }
     }
 
+    /// Why the connection must end: its client sends too much of this.
+    pub(crate) fn flood(&self) -> Option<Flood> {
+        self.flood.get().copied()
+    }
+
     fn moved(&self) -> u64 {
         let now = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last.store(now, Relaxed);
@@ -73,6 +83,12 @@ impl Activity {
             self.unclaimed.store(now.max(1), Relaxed);
         }
     }
+
+    /// The same where HTTP/2 frames tell when a head begins.
+    fn head_began(&self, since: Option<u64>) {
+        let since = since.map_or(0, |since| since.max(1));
+        self.unclaimed.store(since, Relaxed);
+    }
 }
 
 impl Drop for InFlight {
@@ -82,21 +98,79 @@ impl Drop for InFlight {
 }
 
 pin_project_lite::pin_project! {
-    /// Notes each read and write of a stream.
+    /// Notes each read and write of a stream, and fails once an HTTP/2 client sends too much of
+    /// something.
     pub(crate) struct Watched<S> {
         #[pin]
         stream: S,
         activity: Arc<Activity>,
+        guard: Option<Box<Http2Guard>>,
     }
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+    /// With a guard where the connection speaks HTTP/2.
+    pub(crate) fn new(stream: S, activity: Arc<Activity>, guard: Option<Http2Guard>) -> Self {
+        Self {
+            stream,
+            activity,
+            guard: guard.map(Box::new),
+        }
     }
 }
 
-impl<S: AsyncRead> AsyncRead for Watched<S> {
+impl<S: AsyncWrite> Watched<S> {
+    /// Bytes were written: the first `written` ones of these.
+    fn wrote<'a>(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        written: usize,
+        buffers: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
+        if written == 0 {
+            return Ok(());
+        }
+        let this = self.project();
+        let now = this.activity.moved();
+        let Some(guard) = this.guard else {
+            return Ok(());
+        };
+        let mut left = written;
+        for buffer in buffers {
+            let sent = buffer.get(..left).unwrap_or(buffer);
+            left -= sent.len();
+            match guard.sent(sent, now) {
+                Ok(()) => {}
+                // It is the library that ends the connection, and says so.
+                Err(Flood::other) => {
+                    this.activity.flood.get_or_init(|| Flood::other);
+                }
+                Err(flood) => return Err(end(this.stream, this.activity, guard, flood, context)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends a connection on which there is too much of something, and tells the client if that can be
+/// done at once.
+fn end(
+    mut stream: Pin<&mut impl AsyncWrite>,
+    activity: &Activity,
+    guard: &Http2Guard,
+    flood: Flood,
+    context: &mut Context<'_>,
+) -> io::Error {
+    activity.flood.get_or_init(|| flood);
+    if let Some(goaway) = guard.goaway() {
+        // A client that does not read has no right to hear of it.
+        let _ = stream.as_mut().poll_write(context, &goaway);
+        let _ = stream.poll_shutdown(context);
+    }
+    io::Error::new(io::ErrorKind::ConnectionAborted, flood)
+}
+
+impl<S: AsyncRead + AsyncWrite> AsyncRead for Watched<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,9 +178,20 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buffer.filled().len();
-        let polled = this.stream.poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            this.activity.received();
+        let mut stream = this.stream;
+        let polled = stream.as_mut().poll_read(context, buffer);
+        let received = buffer.filled().get(before..).unwrap_or_default();
+        match this.guard {
+            _ if received.is_empty() => {}
+            None => this.activity.received(),
+            Some(guard) => {
+                let now = this.activity.moved();
+                if let Err(flood) = guard.received(received, now) {
+                    let ended = end(stream, this.activity, guard, flood, context);
+                    return Poll::Ready(Err(ended));
+                }
+                this.activity.head_began(guard.head_since());
+            }
         }
         polled
     }
@@ -114,25 +199,26 @@ impl<S: AsyncRead> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite> AsyncWrite for Watched<S> {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let polled = this.stream.poll_write(context, buffer);
-        note_write(this.activity, &polled);
-        polled
+        let stream = self.as_mut().project().stream;
+        let written = ready!(stream.poll_write(context, buffer))?;
+        self.wrote(context, written, [buffer])?;
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let polled = this.stream.poll_write_vectored(context, buffers);
-        note_write(this.activity, &polled);
-        polled
+        let stream = self.as_mut().project().stream;
+        let written = ready!(stream.poll_write_vectored(context, buffers))?;
+        let buffers = buffers.iter().map(|buffer| &**buffer);
+        self.wrote(context, written, buffers)?;
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -145,11 +231,5 @@ impl<S: AsyncWrite> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.project().stream.poll_shutdown(context)
-    }
-}
-
-fn note_write(activity: &Activity, polled: &Poll<io::Result<usize>>) {
-    if matches!(polled, Poll::Ready(Ok(written)) if *written > 0) {
-        activity.moved();
     }
 }

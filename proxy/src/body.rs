@@ -120,6 +120,7 @@ impl Body for Recorded {
             return Poll::Ready(Some(Err(DeniedNow.into())));
         }
         let frame = ready!(this.source.as_mut().poll_frame(context));
+        this.record.progress.moved();
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);

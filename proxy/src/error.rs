@@ -4,6 +4,7 @@ use http::StatusCode;
 use sidegate_policy::Denial;
 
 use crate::head::HeadProblem;
+use crate::metrics::Limit;
 use crate::upstream::UpstreamError;
 
 /// Why a request was answered here instead of by the upstream.
@@ -13,12 +14,22 @@ pub(crate) enum ProxyError {
     BadHead(#[from] HeadProblem),
     #[error("no route of the listener is for the request")]
     NoRoute,
+    #[error("the request's target is too long")]
+    UriTooLong,
+    #[error("the request has too many headers")]
+    TooManyHeaders,
+    #[error("the request's headers are too large")]
+    HeadersTooLarge,
+    #[error("the peer's identity asks too often")]
+    RateLimited,
     #[error("the body is longer than the {limit} bytes that the policy may see")]
     BodyTooLarge { limit: usize },
     #[error("the connection has too many bodies that wait for their decision")]
     TooManyBodies,
     #[error("the body did not arrive in time to be decided on")]
     BodyTimeout,
+    #[error("more of the request's body did not arrive in time")]
+    BodyStalled,
     #[error("the policy denies the request")]
     Denied(Box<Denial>),
     #[error("the policy has changed, and denies the request now")]
@@ -72,6 +83,30 @@ impl ProxyError {
                 label: "no_route",
                 code: Some("SG0313"),
             },
+            Self::UriTooLong => Telling {
+                status: StatusCode::URI_TOO_LONG,
+                grpc_status: RESOURCE_EXHAUSTED,
+                label: "uri_too_long",
+                code: Some("SG0355"),
+            },
+            Self::TooManyHeaders => Telling {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                grpc_status: RESOURCE_EXHAUSTED,
+                label: "too_many_headers",
+                code: Some("SG0356"),
+            },
+            Self::HeadersTooLarge => Telling {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                grpc_status: RESOURCE_EXHAUSTED,
+                label: "headers_too_large",
+                code: Some("SG0356"),
+            },
+            Self::RateLimited => Telling {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                grpc_status: RESOURCE_EXHAUSTED,
+                label: "rate_limited",
+                code: Some("SG0357"),
+            },
             Self::BodyTooLarge { .. } => Telling {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 grpc_status: RESOURCE_EXHAUSTED,
@@ -89,6 +124,12 @@ impl ProxyError {
                 grpc_status: DEADLINE_EXCEEDED,
                 label: "body_timeout",
                 code: Some("SG0271"),
+            },
+            Self::BodyStalled => Telling {
+                status: StatusCode::REQUEST_TIMEOUT,
+                grpc_status: DEADLINE_EXCEEDED,
+                label: "body_stalled",
+                code: Some("SG0360"),
             },
             Self::Denied(denial) => Telling {
                 status: denial.status,
@@ -154,6 +195,28 @@ impl ProxyError {
                 label: failure.label,
                 code: Some(failure.code),
             },
+        }
+    }
+
+    /// The listener's limit that was exceeded, if it was one.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::UriTooLong => Some(Limit::max_uri_bytes),
+            Self::TooManyHeaders => Some(Limit::max_headers),
+            Self::HeadersTooLarge => Some(Limit::max_header_bytes),
+            Self::RateLimited => Some(Limit::requests_per_second),
+            Self::BodyStalled => Some(Limit::body_read),
+            Self::BodyTimeout | Self::RequestTimeout => Some(Limit::request),
+            Self::Upstream(UpstreamError::ConnectTimeout) => Some(Limit::connect),
+            Self::BodyTooLarge { .. } => Some(Limit::max_request_bytes),
+            Self::BadHead(_)
+            | Self::NoRoute
+            | Self::TooManyBodies
+            | Self::Denied(_)
+            | Self::DeniedNow(_)
+            | Self::PeerExpired
+            | Self::NoPolicy
+            | Self::Upstream(_) => None,
         }
     }
 

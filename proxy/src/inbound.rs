@@ -28,6 +28,7 @@ use crate::access_log::Record;
 use crate::body::{Recorded, Source};
 use crate::error::ProxyError;
 use crate::generation::with_evaluator;
+use crate::guard::{self, Late};
 use crate::head;
 use crate::metrics::Verdict;
 use crate::open_request::Circumstances;
@@ -57,6 +58,7 @@ pub(crate) async fn connection(
         Ok(downstream) => Arc::new(downstream),
         Err(error) => {
             info!(code = error.code(), downstream = %address, %error, "a peer is turned away");
+            let _ = timeout(GOODBYE, stream.shutdown()).await;
             return;
         }
     };
@@ -84,7 +86,12 @@ async fn identify(
         debug!(%error, "a connection was gone before its handshake");
         return None;
     }
-    let handshake = listener.tls.acceptor().accept(stream);
+    let handshake = async {
+        // A peer that says nothing takes nobody's turn.
+        stream.peek(&mut [0]).await?;
+        let _turn = listener.admission.handshake().await;
+        listener.tls.acceptor().accept(stream).await
+    };
     match timeout(listener.timeouts.header_read, handshake).await {
         Ok(Ok(stream)) => {
             listener.metrics.handshake("success");
@@ -178,6 +185,11 @@ async fn forward(
 ) -> Result<Response<Source>, ProxyError> {
     // A UUID is a header value.
     let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
+    guard::check(&head, &downstream.listener.limits)?;
+    if !downstream.caller.may_ask() {
+        return Err(ProxyError::RateLimited);
+    }
+    let timeouts = &downstream.listener.timeouts;
     let begun = Instant::now();
     let authority = head::normalize(&mut head, &downstream.identity_headers, &id)?;
     record.line.authority = authority.to_string();
@@ -199,7 +211,7 @@ async fn forward(
         with_evaluator(|evaluator| evaluator.needs_body(&head)).ok_or(ProxyError::NoPolicy)?;
     let (seen, body) = if needs_body && !body.is_end_stream() {
         let limits = downstream.listener.body_limits;
-        let reading = body::read(body, limits, &downstream.body_budget);
+        let reading = body::read(body, limits, &downstream.body_budget, timeouts.body_read);
         match timeout_at(deadline, reading).await {
             Ok(read) => read?,
             Err(_) => return Err(ProxyError::BodyTimeout),
@@ -220,10 +232,13 @@ async fn forward(
     let opened = downstream.open(&permit, circumstances, place);
     let opened = record.opened.insert(opened);
 
-    let sending = upstream.send(permit, body);
-    match opened.unless_denied(timeout_at(deadline, sending)).await {
+    let progress = &record.progress;
+    let sending = upstream.send(permit, body.noting(progress));
+    let sending = guard::within(progress, deadline, timeouts.body_read, sending);
+    match opened.unless_denied(sending).await {
         Ok(Ok(response)) => Ok(response?),
-        Ok(Err(_)) => Err(ProxyError::RequestTimeout),
+        Ok(Err(Late::RequestBody)) => Err(ProxyError::BodyStalled),
+        Ok(Err(Late::Response)) => Err(ProxyError::RequestTimeout),
         Err(denial) => {
             let metadata = denial.dynamic_metadata.as_ref();
             decided(

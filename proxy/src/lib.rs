@@ -11,8 +11,10 @@ mod body;
 mod connections;
 mod error;
 mod generation;
+mod guard;
 mod head;
 mod inbound;
+mod limits;
 mod listener;
 mod metrics;
 mod open_request;
@@ -27,6 +29,7 @@ mod worker;
 
 pub use body::{BoxBody, BoxError};
 pub use generation::{PolicySwap, PreparedGeneration, RetiredGeneration};
+pub use limits::{Http2Limits, Limits, RequestRate};
 pub use listener::{BindError, BodyLimits, BoundListener, ListenerConfig, Timeouts};
 pub use metrics::ProxyMetrics;
 pub use path::ambiguity;

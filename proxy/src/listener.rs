@@ -9,6 +9,7 @@ use std::time::Duration;
 use sidegate_identity::tls::ServerTls;
 use socket2::{Domain, Socket, Type};
 
+use crate::limits::Limits;
 use crate::route::Route;
 
 /// Connections that wait to be accepted.
@@ -28,6 +29,8 @@ pub struct ListenerConfig {
     pub timeouts: Timeouts,
     /// How much of request bodies the policy sees.
     pub body_limits: BodyLimits,
+    /// How much it bears.
+    pub limits: Limits,
     /// What the policy is told of the listener, besides its name.
     pub context_extensions: BTreeMap<String, String>,
 }
@@ -35,10 +38,14 @@ pub struct ListenerConfig {
 /// How long each phase may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The TLS handshake, and an HTTP/1 request head from its first byte to its last.
+    /// The TLS handshake, and a request's head from its first byte to its last.
     pub header_read: Duration,
     /// A connection on which nothing moves in either direction.
     pub idle: Duration,
+    /// An HTTP/2 stream on which nothing moves in either direction.
+    pub stream_idle: Duration,
+    /// A pause in a request's body, until its response's head is there.
+    pub body_read: Duration,
     /// From a request's head to its response's head.
     pub request: Duration,
     /// Connecting to the upstream.
@@ -89,6 +96,8 @@ impl Default for Timeouts {
         Self {
             header_read: Duration::from_secs(10),
             idle: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(5 * 60),
+            body_read: Duration::from_secs(30),
             request: Duration::from_secs(30),
             connect: Duration::from_secs(2),
         }

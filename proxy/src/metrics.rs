@@ -11,6 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::guard::Flood;
+
 /// Counters of every listener. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct ProxyMetrics {
@@ -21,6 +23,8 @@ pub struct ProxyMetrics {
     cut: Family<CutLabels, Counter>,
     cut_requests: Family<ListenerLabel, Counter>,
     refused: Family<ListenerLabel, Counter>,
+    limits: Family<LimitLabels, Counter>,
+    floods: Family<FloodLabels, Counter>,
     dropped_lines: Counter,
 }
 
@@ -35,6 +39,8 @@ pub(crate) struct ListenerMetrics {
     cut: [Counter; 2],
     cut_requests: Counter,
     refused: Counter,
+    limits: [Counter; Limit::ALL.len()],
+    floods: [Counter; Flood::ALL.len()],
     dropped_lines: Counter,
 }
 
@@ -46,6 +52,26 @@ pub(crate) enum Cut {
     trust,
     /// The policy denies it now.
     policy,
+}
+
+/// A limit of a listener, by the name of its key in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the labels' values")]
+pub(crate) enum Limit {
+    max_connections,
+    max_connections_per_identity,
+    max_handshakes,
+    requests_per_second,
+    max_headers,
+    max_header_bytes,
+    max_uri_bytes,
+    max_request_bytes,
+    header_read,
+    idle,
+    stream_idle,
+    body_read,
+    request,
+    connect,
 }
 
 /// What became of a request.
@@ -80,6 +106,18 @@ struct CutLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    listener: String,
+    limit: Limit,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FloodLabels {
+    listener: String,
+    kind: Flood,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     listener: String,
     result: &'static str,
@@ -100,6 +138,8 @@ impl ProxyMetrics {
             cut: Family::default(),
             cut_requests: Family::default(),
             refused: Family::default(),
+            limits: Family::default(),
+            floods: Family::default(),
             dropped_lines: Counter::default(),
         };
         registry.register(
@@ -138,6 +178,16 @@ impl ProxyMetrics {
             metrics.refused.clone(),
         );
         registry.register(
+            "limits_exceeded",
+            "What was over a limit of a listener, by the limit",
+            metrics.limits.clone(),
+        );
+        registry.register(
+            "http2_floods",
+            "HTTP/2 connections that were ended because of the frames on them, by their kind",
+            metrics.floods.clone(),
+        );
+        registry.register(
             "access_log_dropped",
             "Access-log lines that could not be taken",
             metrics.dropped_lines.clone(),
@@ -163,6 +213,18 @@ impl ProxyMetrics {
             }),
             cut_requests: self.cut_requests.get_or_create_owned(&label),
             refused: self.refused.get_or_create_owned(&label),
+            limits: Limit::ALL.map(|limit| {
+                self.limits.get_or_create_owned(&LimitLabels {
+                    listener: listener.to_owned(),
+                    limit,
+                })
+            }),
+            floods: Flood::ALL.map(|kind| {
+                self.floods.get_or_create_owned(&FloodLabels {
+                    listener: listener.to_owned(),
+                    kind,
+                })
+            }),
             dropped_lines: self.dropped_lines.clone(),
         })
     }
@@ -208,9 +270,46 @@ impl ListenerMetrics {
         self.refused.inc();
     }
 
+    pub(crate) fn limit_exceeded(&self, limit: Limit) {
+        if let Some(counter) = self.limits.get(limit as usize) {
+            counter.inc();
+        }
+    }
+
+    pub(crate) fn flooded(&self, kind: Flood) {
+        if let Some(counter) = self.floods.get(kind as usize) {
+            counter.inc();
+        }
+    }
+
+    /// The listener's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.listener
+    }
+
     pub(crate) fn line_dropped(&self) {
         self.dropped_lines.inc();
     }
+}
+
+impl Limit {
+    /// In the order of their declaration.
+    const ALL: [Self; 14] = [
+        Self::max_connections,
+        Self::max_connections_per_identity,
+        Self::max_handshakes,
+        Self::requests_per_second,
+        Self::max_headers,
+        Self::max_header_bytes,
+        Self::max_uri_bytes,
+        Self::max_request_bytes,
+        Self::header_read,
+        Self::idle,
+        Self::stream_idle,
+        Self::body_read,
+        Self::request,
+        Self::connect,
+    ];
 }
 
 impl Drop for OpenConnection {

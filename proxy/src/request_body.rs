@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,6 +10,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
+
+use crate::guard::Progress;
 
 /// A request's body: what was read of it before the decision, and then the rest as it comes.
 pub struct RequestBody {
@@ -18,6 +21,7 @@ pub struct RequestBody {
     rest: Option<Incoming>,
     /// Room that what was read takes up.
     reserved: Option<OwnedSemaphorePermit>,
+    progress: Option<Arc<Progress>>,
 }
 
 impl RequestBody {
@@ -38,7 +42,14 @@ impl RequestBody {
             trailers,
             rest,
             reserved,
+            progress: None,
         }
+    }
+
+    /// The same, noting when it moves and when it is waited for.
+    pub(crate) fn noting(mut self, progress: &Arc<Progress>) -> Self {
+        self.progress = Some(Arc::clone(progress));
+        self
     }
 }
 
@@ -56,7 +67,14 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(read))));
         }
         if let Some(rest) = &mut self.rest {
-            return Pin::new(rest).poll_frame(context);
+            let polled = Pin::new(rest).poll_frame(context);
+            if let Some(progress) = &self.progress {
+                match &polled {
+                    Poll::Ready(_) => progress.moved(),
+                    Poll::Pending => progress.waits_for_body(),
+                }
+            }
+            return polled;
         }
         let trailers = self.trailers.take();
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
@@ -76,6 +94,15 @@ impl Body for RequestBody {
         }
         size.set_lower(size.lower().saturating_add(read));
         size
+    }
+}
+
+impl Drop for RequestBody {
+    /// Nobody waits for it any more.
+    fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.moved();
+        }
     }
 }
 

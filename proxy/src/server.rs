@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::connections::Connections;
 use crate::generation::PolicySwap;
+use crate::guard::Admission;
 use crate::listener::ListenerConfig;
 use crate::metrics::ProxyMetrics;
 use crate::route::Route;
@@ -93,6 +94,7 @@ impl Proxy {
         let mut shares: Vec<Vec<_>> = config.evaluators.iter().map(|_| Vec::new()).collect();
         for listener in config.listeners {
             let metrics = config.metrics.of(&listener.name);
+            let admission = Admission::new(listener.limits, Arc::clone(&metrics));
             let address = listener.bound.address();
             let name: Arc<str> = listener.name.into();
             let context_extensions = Arc::new(listener.context_extensions);
@@ -104,6 +106,8 @@ impl Proxy {
                     routes: listener.routes.iter().map(Route::for_worker).collect(),
                     timeouts: listener.timeouts,
                     body_limits: listener.body_limits,
+                    limits: listener.limits,
+                    admission: Arc::clone(&admission),
                     context_extensions: Arc::clone(&context_extensions),
                     metrics: Arc::clone(&metrics),
                 };

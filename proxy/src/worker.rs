@@ -19,7 +19,9 @@ use tracing::{info, warn};
 use crate::access_log::AccessLog;
 use crate::connections::Connections;
 use crate::generation::{self, Replacements};
+use crate::guard::Admission;
 use crate::inbound;
+use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::ListenerMetrics;
 use crate::recheck;
@@ -48,6 +50,8 @@ pub(crate) struct Listener {
     pub(crate) routes: Vec<Route>,
     pub(crate) timeouts: Timeouts,
     pub(crate) body_limits: BodyLimits,
+    pub(crate) limits: Limits,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) context_extensions: Arc<BTreeMap<String, String>>,
     pub(crate) metrics: Arc<ListenerMetrics>,
 }
@@ -137,8 +141,15 @@ async fn accept(
         };
         match accepted {
             Ok((stream, address)) => {
-                let (worker, listener) = (Arc::clone(&worker), Arc::clone(&listener));
-                connections.spawn(inbound::connection(worker, listener, stream, address));
+                // Without a place it is closed at once.
+                if let Some(place) = listener.admission.connection() {
+                    let (worker, listener) = (Arc::clone(&worker), Arc::clone(&listener));
+                    let connection = inbound::connection(worker, listener, stream, address);
+                    connections.spawn(async {
+                        let _place = place;
+                        connection.await;
+                    });
+                }
             }
             Err(error) => {
                 // Out of descriptors, most often: others must end first.

@@ -23,6 +23,7 @@ mod faults;
 mod federation;
 mod generations;
 mod go_spiffe;
+mod hostile;
 mod jwt;
 mod metrics;
 mod mtls;

@@ -12,7 +12,8 @@ use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Identity,
-    IdentitySource, Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts, WorkloadApi,
+    IdentitySource, Limits, Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts,
+    WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, component_digest};
@@ -131,6 +132,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             spiffe_id: None,
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),
+            limits: Limits::default(),
             context_extensions: BTreeMap::new(),
         }],
         log: Log {

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod decision_log;
+mod limits;
 mod routes;
 mod shadow;
 
@@ -295,6 +296,7 @@ impl Lowering<'_> {
             &at.child("request_body"),
             raw.request_body.unwrap_or_default().0,
         );
+        let limits = self.limits(at, raw.limits, raw.http2);
         let context_extensions = self.context_extensions(
             &at.child("context_extensions"),
             raw.context_extensions.unwrap_or_default().0,
@@ -307,6 +309,7 @@ impl Lowering<'_> {
             spiffe_id,
             timeouts,
             body_limits,
+            limits,
             context_extensions,
         })
     }
@@ -358,6 +361,8 @@ impl Lowering<'_> {
         Timeouts {
             header_read: timeout(raw.header_read, "header_read", default.header_read),
             idle: timeout(raw.idle, "idle", default.idle),
+            stream_idle: timeout(raw.stream_idle, "stream_idle", default.stream_idle),
+            body_read: timeout(raw.body_read, "body_read", default.body_read),
             request: timeout(raw.request, "request", default.request),
             connect: timeout(raw.connect, "connect", default.connect),
         }

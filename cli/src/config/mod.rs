@@ -30,8 +30,9 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
-    DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Listener, Log, LogFormat, Notify,
-    Policy, PolicyBundle, PolicyShadow, Proxy, Receiver, SvidFile, Target, Timeouts, WorkloadApi,
+    DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Limits, Listener, Log, LogFormat,
+    Notify, Policy, PolicyBundle, PolicyShadow, Proxy, Receiver, SvidFile, Target, Timeouts,
+    WorkloadApi,
 };
 
 pub(crate) use upstream::{UpstreamServer, upstream_server};

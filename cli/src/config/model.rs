@@ -15,7 +15,9 @@ pub(crate) use sidegate_identity::svid_file::Notify;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
-pub(crate) use sidegate_proxy::{BodyLimits, RouteMatch, Timeouts};
+pub(crate) use sidegate_proxy::{
+    BodyLimits, Http2Limits, Limits, RequestRate, RouteMatch, Timeouts,
+};
 use spiffe::{SpiffeId, TrustDomain};
 
 pub(crate) use super::upstream::UpstreamServer;
@@ -208,6 +210,8 @@ pub(crate) struct Listener {
     pub(crate) timeouts: Timeouts,
     /// `[listener.request_body]`.
     pub(crate) body_limits: BodyLimits,
+    /// `[listener.limits]` and `[listener.http2]`.
+    pub(crate) limits: Limits,
     /// What the policy is told of the listener, without its name.
     pub(crate) context_extensions: BTreeMap<String, String>,
 }

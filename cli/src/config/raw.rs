@@ -142,6 +142,8 @@ pub(super) struct RawListener {
     pub(super) spiffe_id: Option<String>,
     pub(super) timeouts: Option<Table<RawTimeouts>>,
     pub(super) request_body: Option<Table<RawRequestBody>>,
+    pub(super) limits: Option<Table<RawLimits>>,
+    pub(super) http2: Option<Table<RawHttp2>>,
     pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
     #[serde(default)]
     pub(super) route: Vec<Table<RawRoute>>,
@@ -168,6 +170,8 @@ pub(super) struct RawRoute {
 pub(super) struct RawTimeouts {
     pub(super) header_read: Option<String>,
     pub(super) idle: Option<String>,
+    pub(super) stream_idle: Option<String>,
+    pub(super) body_read: Option<String>,
     pub(super) request: Option<String>,
     pub(super) connect: Option<String>,
 }
@@ -178,6 +182,33 @@ pub(super) struct RawRequestBody {
     pub(super) max_request_bytes: Option<String>,
     pub(super) allow_partial_message: Option<bool>,
     pub(super) pack_as_bytes: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) max_connections: Option<i64>,
+    pub(super) max_connections_per_identity: Option<i64>,
+    pub(super) max_handshakes: Option<i64>,
+    pub(super) requests_per_second: Option<i64>,
+    pub(super) request_burst: Option<i64>,
+    pub(super) max_headers: Option<i64>,
+    pub(super) max_header_bytes: Option<String>,
+    pub(super) max_uri_bytes: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHttp2 {
+    pub(super) max_concurrent_streams: Option<i64>,
+    pub(super) max_resets: Option<i64>,
+    pub(super) max_local_resets: Option<i64>,
+    pub(super) max_pings: Option<i64>,
+    pub(super) max_settings: Option<i64>,
+    pub(super) max_empty_data: Option<i64>,
+    pub(super) max_window_updates: Option<i64>,
+    pub(super) max_ignored: Option<i64>,
+    pub(super) max_continuations: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

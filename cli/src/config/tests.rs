@@ -197,6 +197,8 @@ fn what_is_left_out_has_the_documented_default() {
             timeouts: Timeouts {
                 header_read: Duration::from_secs(10),
                 idle: Duration::from_secs(60),
+                stream_idle: Duration::from_secs(300),
+                body_read: Duration::from_secs(30),
                 request: Duration::from_secs(30),
                 connect: Duration::from_secs(2),
             },
@@ -205,6 +207,7 @@ fn what_is_left_out_has_the_documented_default() {
                 allow_partial_message: false,
                 pack_as_bytes: false,
             },
+            limits: Limits::default(),
             context_extensions: BTreeMap::new(),
         }],
         svid_files: Vec::new(),
@@ -264,7 +267,7 @@ fn what_is_written_is_what_is_used() {
         listen = "[::1]:8443"
         component = "hello"
         spiffe_id = "spiffe://td.example/web"
-        timeouts = { header_read = "1s", idle = "2s", request = "3s", connect = "4s" }
+        timeouts = { header_read = "1s", idle = "2s", request = "3s", connect = "4s", stream_idle = "5s", body_read = "6s" }
         request_body = { max_request_bytes = "1MiB", allow_partial_message = true, pack_as_bytes = true }
         context_extensions = { tier = "gold" }
         [[listener.route]]
@@ -380,6 +383,8 @@ fn what_is_written_is_what_is_used() {
             timeouts: Timeouts {
                 header_read: Duration::from_secs(1),
                 idle: Duration::from_secs(2),
+                stream_idle: Duration::from_secs(5),
+                body_read: Duration::from_secs(6),
                 request: Duration::from_secs(3),
                 connect: Duration::from_secs(4),
             },
@@ -388,6 +393,7 @@ fn what_is_written_is_what_is_used() {
                 allow_partial_message: true,
                 pack_as_bytes: true,
             },
+            limits: Limits::default(),
             context_extensions: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         }],
         svid_files: vec![SvidFile {

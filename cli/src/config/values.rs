@@ -4,6 +4,7 @@
 //! not yet know where it stands.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,6 +135,18 @@ pub(super) fn integer(allowed: RangeInclusive<i64>) -> impl FnOnce(&i64) -> Resu
             return Err(refused());
         }
         usize::try_from(*number).map_err(|_| refused())
+    }
+}
+
+/// A number that is not zero; zero must not be allowed.
+pub(super) fn non_zero(
+    allowed: RangeInclusive<i64>,
+) -> impl FnOnce(&i64) -> Result<NonZeroU32, Problem> {
+    move |number| {
+        let most = *allowed.end();
+        let checked = integer(allowed)(number)?;
+        let narrow = u32::try_from(checked).ok().and_then(NonZeroU32::new);
+        narrow.ok_or_else(|| out_of_range(format!("must be from 1 to {most}")))
     }
 }
 

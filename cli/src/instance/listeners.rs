@@ -56,6 +56,7 @@ pub(super) fn bind(
                 routes: routes(listener, components)?,
                 timeouts: listener.timeouts,
                 body_limits: listener.body_limits,
+                limits: listener.limits,
                 context_extensions: listener.context_extensions.clone(),
             })
         })

@@ -50,6 +50,9 @@ fn is_grpc(content_type: &[u8]) -> bool {
 /// A gRPC caller gets status 200 and the gRPC code, as a response of trailers only.
 pub(super) fn local(error: ProxyError, caller: Caller, record: &mut Record) -> Response<Source> {
     let telling = error.telling();
+    if let Some(limit) = error.limit() {
+        record.metrics.limit_exceeded(limit);
+    }
     record.line.error = Some(telling.label);
     record.line.code = telling.code;
     record.line.detail = Some(error.chain());

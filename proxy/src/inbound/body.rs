@@ -3,12 +3,14 @@
 //! Reading it is also what sends `100 Continue` to a caller that waits for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::error::ProxyError;
 use crate::listener::BodyLimits;
@@ -53,6 +55,7 @@ pub(super) async fn read(
     mut body: Incoming,
     limits: BodyLimits,
     budget: &Budget,
+    pause: Duration,
 ) -> Result<(sidegate_policy::RequestBody, RequestBody), ProxyError> {
     let max = limits.max_request_bytes;
     let too_large = ProxyError::BodyTooLarge { limit: max };
@@ -64,7 +67,11 @@ pub(super) async fn read(
     let mut reserved = None;
     let mut trailers = None;
     let mut is_partial = false;
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = timeout(pause, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| ProxyError::BodyStalled)? else {
+            break;
+        };
         let frame =
             frame.map_err(|error| ProxyError::Upstream(UpstreamError::Downstream(error)))?;
         match frame.into_data() {

@@ -22,6 +22,7 @@ use crate::access_log::{Line, Record, timestamp};
 use crate::activity::Activity;
 use crate::connections::{LiveConnection, Registered};
 use crate::generation;
+use crate::guard::{Caller, Progress};
 use crate::head::IdentityHeaders;
 use crate::metrics::{OpenConnection, Verdict};
 use crate::open_request::{Circumstances, OpenRequests, Opened};
@@ -45,6 +46,8 @@ pub(super) struct Downstream {
     /// What upstreams are told of the peer.
     pub(super) identity_headers: IdentityHeaders,
     pub(super) activity: Arc<Activity>,
+    /// Its identity, among the listener's other connections.
+    pub(super) caller: Caller,
     /// Room for bodies that wait for their decision.
     pub(super) body_budget: Budget,
     /// Cancelled when the connection must be cut.
@@ -59,18 +62,40 @@ pub(super) struct Downstream {
     _open: OpenConnection,
 }
 
+/// Why a peer gets no connection although its handshake succeeded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TurnedAway {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("`{spiffe_id}` has as many connections as one identity may have")]
+    TooManyConnections { spiffe_id: Arc<str> },
+}
+
+impl TurnedAway {
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Peer(error) => error.code(),
+            Self::TooManyConnections { .. } => "SG0351",
+        }
+    }
+}
+
 impl Downstream {
     pub(super) fn new(
         worker: &Arc<Worker>,
         listener: &Arc<Listener>,
         stream: &TlsStream,
         address: SocketAddr,
-    ) -> Result<Self, PeerError> {
+    ) -> Result<Self, TurnedAway> {
         let (tcp, tls) = stream.get_ref();
         let peer = ServerTls::peer(tls)?;
         let chain = tls.peer_certificates().unwrap_or_default();
         let leaf = chain.first().ok_or(PeerError::Unparsable)?;
         let peer_id = peer.spiffe_id.to_string();
+        let Some(caller) = listener.admission.caller(&peer_id) else {
+            let spiffe_id = peer_id.into();
+            return Err(TurnedAway::TooManyConnections { spiffe_id });
+        };
         let own_id = listener.tls.spiffe_id().to_string();
         let facts = ConnectionFacts::new(&ConnectionParameters {
             downstream_address: address,
@@ -106,6 +131,7 @@ impl Downstream {
                     .map_err(|_| PeerError::Unparsable)?,
             },
             activity: Activity::new(),
+            caller,
             body_budget: Budget::new(listener.body_limits),
             cancel,
             ending,
@@ -123,6 +149,11 @@ impl Downstream {
     pub(super) fn route(&self, head: &Parts, authority: &Authority) -> Option<usize> {
         let mut routes = self.listener.routes.iter();
         routes.position(|route| route.matches.is_for(head, authority))
+    }
+
+    /// The peer's IP address and port.
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Verifies the peer again, as it is done when trust changes.
@@ -182,6 +213,7 @@ impl Downstream {
             opened: None,
             log: self.worker.access_log.clone(),
             metrics: Arc::clone(&self.listener.metrics),
+            progress: Progress::current(),
             started: Instant::now(),
         }
     }

@@ -14,17 +14,25 @@ use std::time::{Duration, SystemTime};
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use sidegate_policy::ConnectPermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::downstream::{Downstream, TlsStream};
 use crate::activity::Watched;
+use crate::guard::{Http2Guard, StreamExecutor};
+use crate::limits::HEADERS_ON_STACK;
+use crate::metrics::Limit;
 
-const MAX_STREAMS: u32 = 256;
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Streams of one connection that h2 may reset for errors of the client. Those that come fast are
+/// counted before.
+const MAX_ERROR_RESETS: usize = 1024;
+
+/// How much larger a head may be than the listener's limit for hyper to read it at all. What is in
+/// between is refused with a line in the access log.
+const HEAD_FACTOR: u32 = 2;
 
 /// What one stream may keep waiting for a slow reader.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
@@ -35,26 +43,41 @@ pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// Serves the connection's requests until it ends or must end. This uses the permit up.
 pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>, permit: ConnectPermit) {
     drop(permit);
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&downstream.activity)));
+    let limits = downstream.listener.limits;
+    let guard = downstream.is_http2.then(|| Http2Guard::new(&limits));
+    let activity = Arc::clone(&downstream.activity);
+    let io = TokioIo::new(Watched::new(stream, activity, guard));
+    let max_header_bytes = limits.max_header_bytes.saturating_mul(HEAD_FACTOR);
     let service = {
         let downstream = Arc::clone(&downstream);
         service_fn(move |request| super::request(Arc::clone(&downstream), request))
     };
     if downstream.is_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let max_resets = usize::try_from(limits.http2.max_resets.get()).ok();
+        let connection = http2::Builder::new(StreamExecutor::new(&downstream.listener))
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_concurrent_streams(limits.http2.max_concurrent_streams)
+            .max_header_list_size(max_header_bytes)
+            .max_pending_accept_reset_streams(max_resets)
+            .max_local_error_reset_streams(MAX_ERROR_RESETS)
             .max_send_buf_size(MAX_SEND_BUFFER)
             .serve_connection(io, service);
         let shutdown =
             |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
         live(connection, shutdown, downstream).await;
     } else {
-        let connection = http1::Builder::new()
+        let mut builder = http1::Builder::new();
+        // Room for more would be allocated for each request.
+        if limits.max_headers > HEADERS_ON_STACK {
+            builder.max_headers(limits.max_headers);
+        }
+        let max_header_bytes = usize::try_from(max_header_bytes).unwrap_or(usize::MAX);
+        let max_header_bytes = max_header_bytes.saturating_add(limits.max_uri_bytes);
+        let connection = builder
             .timer(TokioTimer::new())
             // Heads are timed here: this timer would also end connections that are merely kept.
             .header_read_timeout(None)
+            .max_header_size(max_header_bytes)
             .serve_connection(io, service);
         let shutdown =
             |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
@@ -75,9 +98,7 @@ where
     let mut timer = pin!(sleep_until(deadlines.next(&downstream)));
     poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-            if let Err(error) = ended {
-                debug!(downstream = ?downstream.peer.spiffe_id, %error, "a connection broke");
-            }
+            note_end(&downstream, ended.err());
             return Poll::Ready(());
         }
         if cancelled.as_mut().poll(context).is_ready() {
@@ -115,6 +136,28 @@ where
         }
     })
     .await;
+}
+
+/// Tells of a connection that ended by itself, if it ended otherwise than it should.
+fn note_end(downstream: &Downstream, error: Option<hyper::Error>) {
+    let listener = &downstream.listener;
+    if let Some(flood) = downstream.activity.flood() {
+        listener.metrics.flooded(flood);
+        warn!(
+            code = "SG0354",
+            listener = %listener.name,
+            downstream = downstream.address(),
+            peer = %downstream.peer.spiffe_id,
+            reason = %flood,
+            "an HTTP/2 connection is ended",
+        );
+    }
+    if let Some(error) = error {
+        if error.is_parse_too_large() {
+            listener.metrics.limit_exceeded(Limit::max_header_bytes);
+        }
+        debug!(downstream = ?downstream.peer.spiffe_id, %error, "a connection broke");
+    }
 }
 
 fn is_drained(drained: Pin<&mut WaitForCancellationFuture<'_>>, context: &mut Context<'_>) -> bool {
@@ -160,11 +203,7 @@ impl Deadlines {
             Some(goodbye) => goodbye,
             None => downstream.activity.idle_deadline(timeouts.idle),
         };
-        let head = if downstream.is_http2 {
-            None
-        } else {
-            downstream.activity.head_deadline(timeouts.header_read)
-        };
+        let head = downstream.activity.head_deadline(timeouts.header_read);
         [self.expiring, head]
             .into_iter()
             .flatten()
@@ -199,7 +238,11 @@ impl Deadlines {
             }
             let timeouts = &downstream.listener.timeouts;
             let head = downstream.activity.head_deadline(timeouts.header_read);
-            if !downstream.is_http2 && head.is_some_and(|head| head <= now) {
+            if head.is_some_and(|head| head <= now) {
+                downstream
+                    .listener
+                    .metrics
+                    .limit_exceeded(Limit::header_read);
                 debug!(code = "SG0304", "a request's head took too long");
                 return Poll::Ready(Due::Cut);
             }
@@ -210,6 +253,7 @@ impl Deadlines {
                 Some(_) => {}
                 None if downstream.activity.idle_deadline(timeouts.idle) <= now => {
                     if !downstream.activity.is_idle() {
+                        downstream.listener.metrics.limit_exceeded(Limit::idle);
                         debug!(code = "SG0305", "nothing moves in a request any more");
                         return Poll::Ready(Due::Cut);
                     }

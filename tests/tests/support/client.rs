@@ -125,7 +125,8 @@ impl Client {
         patiently(TlsConnector::from(config).connect(name, tcp)).await
     }
 
-    async fn connect_for(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+    /// A connection for bare bytes of a protocol.
+    pub(crate) async fn connect_for(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut config = self.tls(aws_lc_rs::default_provider());
         config.alpn_protocols = vec![protocol.to_vec()];
         let stream = self.connect(config).await.expect("a connection");

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use crate::config::raw::{
-    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
-    RawIdentity, RawListener, RawLog, RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow,
-    RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry, RawHttp2,
+    RawIdentity, RawLimits, RawListener, RawLog, RawPolicy, RawProxy, RawRequestBody, RawRoute,
+    RawShadow, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 
 const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
@@ -27,6 +27,8 @@ fn every_key_is_documented_under_its_section() {
         ("[[listener.route]]", keys_of::<RawRoute>()),
         ("[listener.timeouts]", keys_of::<RawTimeouts>()),
         ("[listener.request_body]", keys_of::<RawRequestBody>()),
+        ("[listener.limits]", keys_of::<RawLimits>()),
+        ("[listener.http2]", keys_of::<RawHttp2>()),
         ("[[svid_file]]", keys_of::<RawSvidFile>()),
         ("[log]", keys_of::<RawLog>()),
         ("[decision_log]", keys_of::<RawDecisionLog>()),
@@ -42,7 +44,7 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let tables = "entry timeouts request_body route embedded bundle shadow";
+            let tables = "entry timeouts request_body limits http2 route embedded bundle shadow";
             let own = tables.split(' ').any(|table| table == key);
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");
