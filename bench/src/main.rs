@@ -7,6 +7,7 @@ mod clock;
 mod gate;
 mod identity;
 mod policy;
+mod proxy;
 mod report;
 mod workload_api;
 
@@ -53,6 +54,17 @@ enum Command {
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: OutputFormat,
     },
+    /// Requests, handshakes and idle connections through Sidegate, the floor and other proxies
+    Proxy {
+        #[command(flatten)]
+        options: proxy::Options,
+        /// How to print the figures
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: OutputFormat,
+    },
+    /// The floor: forwards and does nothing else, until it is killed
+    #[command(hide = true)]
+    Floor(proxy::FloorOptions),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -71,6 +83,8 @@ fn main() -> anyhow::Result<()> {
             output,
         } => show(&identity::measure(&binary, only, descriptors)?, output),
         Command::Policy { only, output } => show(&policy::measure(only.as_deref())?, output),
+        Command::Proxy { options, output } => show(&proxy::measure(&options, descriptors)?, output),
+        Command::Floor(options) => proxy::run_floor(&options),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The policy plane: what one decision costs, from the parts of a request to its permit.
 
-mod cases;
+pub(crate) mod cases;
 mod run;
 mod told;
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::root;
 use crate::step::{cargo, run};
+use crate::tools;
 
 /// Builds the release binary and the bench, and measures the identity plane. `arguments` go to the
 /// bench.
@@ -24,6 +25,27 @@ pub(crate) fn identity(arguments: &[String]) -> anyhow::Result<()> {
 pub(crate) fn policy(arguments: &[String]) -> anyhow::Result<()> {
     let bench = build()?;
     run(Command::new(bench).arg("policy").args(arguments))
+}
+
+/// Builds the release binary and the bench, and measures the data plane beside other proxies.
+pub(crate) fn proxy(arguments: &[String]) -> anyhow::Result<()> {
+    run(&mut cargo(["build", "--release", "--quiet"]))?;
+    let bench = build()?;
+    let mut bench = Command::new(bench);
+    bench
+        .args(["proxy", "--binary"])
+        .arg(root().join("target/release/sidegate"));
+    let found = [
+        ("--envoy", tools::envoy()),
+        ("--haproxy", tools::on_path("haproxy")),
+        ("--nginx", tools::on_path("nginx")),
+    ];
+    for (option, path) in found {
+        if let Some(path) = path {
+            bench.arg(option).arg(path);
+        }
+    }
+    run(bench.args(arguments))
 }
 
 /// Builds the bench and says where it is.

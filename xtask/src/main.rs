@@ -58,6 +58,12 @@ enum Plane {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Requests, handshakes and idle connections, beside a floor and other proxies
+    Proxy {
+        /// Options of the bench, such as `-o json`, `--quick` or `--only h1,handshake`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -69,6 +75,9 @@ fn main() -> anyhow::Result<()> {
         Command::Bench {
             plane: Plane::Policy { options },
         } => bench::policy(&options),
+        Command::Bench {
+            plane: Plane::Proxy { options },
+        } => bench::proxy(&options),
         Command::Guests { check } => guests::run(check),
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn cargo_deny() -> Option<PathBuf> {
 }
 
 /// Envoy, from the Python package that carries its binary.
-fn envoy() -> Option<PathBuf> {
+pub(crate) fn envoy() -> Option<PathBuf> {
     let is_pinned = |path: &PathBuf| {
         let version = output_of(Command::new(path).arg("--version"));
         version.is_some_and(|version| version.contains(&format!("/{ENVOY}/")))
@@ -178,20 +178,23 @@ fn venv() -> PathBuf {
     folder().join("venv")
 }
 
+/// A program of the machine's own.
 #[expect(clippy::disallowed_methods, reason = "PATH is where programs are")]
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|path| path.is_file())
 }
 
-/// A tool that cannot be installed is told, and done without.
+/// A tool that cannot be installed is told, and done without. Not on standard output, which has the
+/// figures of a bench alone.
+#[expect(clippy::print_stderr, reason = "talk goes to standard error")]
 fn attempt<T>(result: anyhow::Result<T>) -> Option<T> {
     match result {
         Ok(done) => Some(done),
         Err(error) => {
-            println!("{error:#}");
+            eprintln!("{error:#}");
             None
         }
     }

@@ -11,9 +11,9 @@ use sidegate_policy::PolicySources;
 use super::told::Told;
 
 /// How many paths requests cycle through.
-pub(super) const PATHS: usize = 1_000;
+pub(crate) const PATHS: usize = 1_000;
 /// How many identities they come from.
-pub(super) const IDENTITIES: usize = 16;
+pub(crate) const IDENTITIES: usize = 16;
 
 /// A policy, and kinds of requests.
 pub(super) struct Case {
@@ -37,7 +37,7 @@ pub(super) struct Kind {
 }
 
 /// The caller of this number.
-pub(super) fn identity(number: usize) -> String {
+pub(crate) fn identity(number: usize) -> String {
     format!("spiffe://bench.test/ns/shop/sa/service-{number}")
 }
 
@@ -45,8 +45,14 @@ pub(super) fn all() -> Result<Vec<Case>> {
     Ok(vec![ten_rule(1_000)?, rbac()?, thousand_rule()?, jwt()?])
 }
 
-/// The ten rules over as many role bindings as are told.
-pub(super) fn ten_rule(bindings: usize) -> Result<Case> {
+/// The modules of [`ten_rule`].
+pub(crate) const TEN_RULE: [(&str, &str); 2] = [
+    ("ten_rule.rego", include_str!("ten_rule.rego")),
+    ("ten_rule_test.rego", include_str!("ten_rule_test.rego")),
+];
+
+/// What the ten rules look up, with as many role bindings as are told.
+pub(crate) fn ten_rule_data(bindings: usize) -> Value {
     let bindings: serde_json::Map<String, Value> = (0..bindings)
         .map(|number| {
             let role = format!("role-{}", number % 20);
@@ -66,19 +72,17 @@ pub(super) fn ten_rule(bindings: usize) -> Result<Case> {
     let teams: serde_json::Map<String, Value> = (0..1_000)
         .map(|number| (identity(number), json!(format!("team-{}", number % 50))))
         .collect();
-    let data = json!({
+    json!({
         "bindings": bindings,
         "roles": roles,
         "teams": teams,
         "suspended": {"spiffe://bench.test/suspended": true},
-    });
-    let sources = sources(
-        &[
-            ("ten_rule.rego", include_str!("ten_rule.rego")),
-            ("ten_rule_test.rego", include_str!("ten_rule_test.rego")),
-        ],
-        &data,
-    )?;
+    })
+}
+
+/// The ten rules over as many role bindings as are told.
+pub(super) fn ten_rule(bindings: usize) -> Result<Case> {
+    let sources = sources(&TEN_RULE, &ten_rule_data(bindings))?;
     Ok(Case {
         name: "ten-rule".to_owned(),
         sources,
