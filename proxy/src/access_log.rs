@@ -3,10 +3,10 @@
 //! Workers never wait for it: what the writer cannot take is dropped and counted.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use sidegate_policy::{Denial, DynamicMetadata};
@@ -19,14 +19,25 @@ use crate::guard::Progress;
 use crate::metrics::{ListenerMetrics, Verdict};
 use crate::open_request::Opened;
 
-/// Lines that wait to be written.
-const QUEUE: usize = 16 * 1024;
+/// Bytes of one worker's lines that wait to be written.
+const LIMIT: usize = 8 * 1024 * 1024;
 
-/// The workers' end of the log.
+/// How long lines gather before they are written. A thread that is woken for each line costs more
+/// than the lines.
+const GATHERING: Duration = Duration::from_millis(20);
+
+/// A worker's end of the log.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    lines: SyncSender<Vec<u8>>,
+    lines: Lines,
+    /// All workers' lines.
+    all: Arc<Mutex<Vec<Lines>>>,
+    /// Wakes the writer.
+    wake: SyncSender<()>,
 }
+
+/// Whole lines of one worker.
+type Lines = Arc<Mutex<Vec<u8>>>;
 
 /// The thread that writes the log; it ends when every [`AccessLog`] is gone.
 #[derive(Debug)]
@@ -88,25 +99,45 @@ impl AccessLog {
     /// # Errors
     /// When there can be no more threads.
     pub fn start(output: impl Write + Send + 'static) -> io::Result<(Self, AccessLogWriter)> {
-        let (lines, receiver) = sync_channel(QUEUE);
+        let (wake, woken) = sync_channel(1);
+        let lines = Lines::default();
+        let all = Arc::new(Mutex::new(vec![Arc::clone(&lines)]));
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_all(&receiver, output))?;
-        Ok((Self { lines }, AccessLogWriter(thread)))
+            .spawn({
+                let all = Arc::clone(&all);
+                move || write_all(&woken, &all, output)
+            })?;
+        Ok((Self { lines, all, wake }, AccessLogWriter(thread)))
+    }
+
+    /// The end of another worker, which waits for nobody but the writer.
+    pub(crate) fn for_worker(&self) -> Self {
+        let lines = Lines::default();
+        locked(&self.all).push(Arc::clone(&lines));
+        Self {
+            lines,
+            ..self.clone()
+        }
     }
 
     fn write(&self, line: &Line, metrics: &ListenerMetrics) {
-        let mut text = match serde_json::to_vec(line) {
-            Ok(text) => text,
-            Err(error) => {
-                tracing::error!(code = "SG0330", %error, "an access-log line cannot be written");
-                return;
-            }
-        };
-        text.push(b'\n');
-        match self.lines.try_send(text) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => metrics.line_dropped(),
+        let mut lines = locked(&self.lines);
+        let before = lines.len();
+        if before > LIMIT {
+            drop(lines);
+            return metrics.line_dropped();
+        }
+        if let Err(error) = serde_json::to_writer(&mut *lines, line) {
+            lines.truncate(before);
+            tracing::error!(code = "SG0330", %error, "an access-log line cannot be written");
+            return;
+        }
+        lines.push(b'\n');
+        drop(lines);
+        if before == 0 {
+            // If it is on its way already, it comes by here too.
+            let _ = self.wake.try_send(());
         }
     }
 }
@@ -168,17 +199,36 @@ pub(crate) fn timestamp(now: SystemTime) -> String {
         .unwrap_or_default()
 }
 
-fn write_all(lines: &Receiver<Vec<u8>>, mut output: impl Write) {
-    while let Ok(line) = lines.recv() {
-        let mut batch = line;
-        // What has gathered meanwhile goes out in one write.
-        while batch.len() < 64 * 1024
-            && let Ok(line) = lines.try_recv()
-        {
-            batch.extend_from_slice(&line);
+fn write_all(woken: &Receiver<()>, all: &Mutex<Vec<Lines>>, mut output: impl Write) {
+    let mut batch = Vec::new();
+    let mut is_open = true;
+    while is_open {
+        is_open = woken.recv().is_ok();
+        if is_open {
+            gather();
         }
-        if let Err(error) = output.write_all(&batch).and_then(|()| output.flush()) {
-            tracing::error!(code = "SG0331", %error, "the access log cannot be written");
+        let workers = locked(all).clone();
+        for lines in workers {
+            std::mem::swap(&mut *locked(&lines), &mut batch);
+            if batch.is_empty() {
+                continue;
+            }
+            if let Err(error) = output.write_all(&batch).and_then(|()| output.flush()) {
+                tracing::error!(code = "SG0331", %error, "the access log cannot be written");
+            }
+            batch.clear();
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no condition to wait for: it is for more to come"
+)]
+fn gather() {
+    std::thread::sleep(GATHERING);
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! What the data plane counts. Labels are bounded: never a path, never a peer.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -33,6 +34,8 @@ pub struct ProxyMetrics {
 pub(crate) struct ListenerMetrics {
     listener: String,
     requests: Family<RequestLabels, Counter>,
+    /// Those of the requests so far, found without their labels.
+    known: RwLock<HashMap<(Verdict, u16), Counter>>,
     duration: Histogram,
     open: Gauge,
     handshakes: Family<HandshakeLabels, Counter>,
@@ -202,6 +205,7 @@ impl ProxyMetrics {
         Arc::new(ListenerMetrics {
             listener: listener.to_owned(),
             requests: self.requests.clone(),
+            known: RwLock::default(),
             duration: self.duration.get_or_create(&label).clone(),
             open: self.open.get_or_create(&label).clone(),
             handshakes: self.handshakes.clone(),
@@ -245,13 +249,23 @@ impl ListenerMetrics {
     }
 
     pub(crate) fn finished(&self, verdict: Verdict, code: u16, duration: Duration) {
-        let labels = RequestLabels {
+        self.duration.observe(duration.as_secs_f64());
+        let known = self.known.read();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = known.get(&(verdict, code)) {
+            counter.inc();
+            return;
+        }
+        drop(known);
+        let counter = self.requests.get_or_create_owned(&RequestLabels {
             listener: self.listener.clone(),
             verdict,
             code,
-        };
-        self.requests.get_or_create(&labels).inc();
-        self.duration.observe(duration.as_secs_f64());
+        });
+        counter.inc();
+        let known = self.known.write();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.insert((verdict, code), counter);
     }
 
     pub(crate) fn cut(&self, reason: Cut) {

@@ -122,7 +122,7 @@ impl Proxy {
             .map(|((evaluator, replacements), sockets)| {
                 let worker = Arc::new(Worker {
                     connections: Arc::new(Connections::default()),
-                    access_log: config.access_log.clone(),
+                    access_log: config.access_log.for_worker(),
                     clock: Arc::clone(&config.clock),
                     identities: config.identities.clone(),
                     generation: watch::Sender::new(evaluator.generation()),
