@@ -311,6 +311,7 @@ impl Evaluator {
             && let Some(outcome) = memory.recall(reads, connection, request)
         {
             self.remembered = self.remembered.saturating_add(1);
+            self.recorder.remembered();
             return (Arc::clone(outcome), None);
         }
         let input = match &mut self.template {

@@ -86,6 +86,8 @@ struct Shard {
     /// Decisions up to each bound, and those above the last.
     durations: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
+    /// Decisions that were remembered ones.
+    remembered: AtomicU64,
 }
 
 /// Counts decisions into a shard that nobody else counts into.
@@ -162,6 +164,11 @@ impl DecisionRecorder {
         add(Some(&self.shard.nanoseconds), nanoseconds);
     }
 
+    /// Counts a decision that was remembered.
+    pub(crate) fn remembered(&self) {
+        add(Some(&self.shard.remembered), 1);
+    }
+
     /// Counts a permit, or a denial by its reason.
     pub(crate) fn count(&self, denied: Option<&DenialReason>) {
         let place = match denied {
@@ -190,6 +197,7 @@ struct Total {
     verdicts: [u64; VERDICTS],
     durations: [u64; BOUNDS.len() + 1],
     nanoseconds: u64,
+    remembered: u64,
 }
 
 impl Total {
@@ -203,6 +211,8 @@ impl Total {
         sum(&mut self.durations, &shard.durations);
         let nanoseconds = shard.nanoseconds.load(Ordering::Relaxed);
         self.nanoseconds = self.nanoseconds.wrapping_add(nanoseconds);
+        let remembered = shard.remembered.load(Ordering::Relaxed);
+        self.remembered = self.remembered.wrapping_add(remembered);
         self
     }
 }
@@ -249,6 +259,13 @@ impl Collector for Shards {
         }
         let durations = totals.iter().find(|(name, _)| *name == "ingress");
         let total = durations.map(|(_, total)| *total).unwrap_or_default();
+        let mut remembered = encoder.encode_descriptor(
+            "authz_decisions_remembered",
+            "Decisions on requests that were those of an equal request before",
+            None,
+            MetricType::Counter,
+        )?;
+        remembered.encode_counter::<NoLabelSet, _, u64>(&total.remembered, None)?;
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / A_SECOND);
         let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(total.durations).collect();
         let mut histogram = encoder.encode_descriptor(
