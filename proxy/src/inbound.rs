@@ -233,7 +233,7 @@ async fn forward(
     let opened = record.opened.insert(opened);
 
     let progress = &record.progress;
-    let sending = upstream.send(permit, body.noting(progress));
+    let sending = Box::pin(upstream.send(permit, body.noting(progress)));
     let sending = guard::within(progress, deadline, timeouts.body_read, sending);
     match opened.unless_denied(sending).await {
         Ok(Ok(response)) => Ok(response?),

@@ -50,7 +50,8 @@ pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>, permit
     let max_header_bytes = limits.max_header_bytes.saturating_mul(HEAD_FACTOR);
     let service = {
         let downstream = Arc::clone(&downstream);
-        service_fn(move |request| super::request(Arc::clone(&downstream), request))
+        // It is large, and hyper moves it several times before it is polled.
+        service_fn(move |request| Box::pin(super::request(Arc::clone(&downstream), request)))
     };
     if downstream.is_http2 {
         let max_resets = usize::try_from(limits.http2.max_resets.get()).ok();
