@@ -2,6 +2,8 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use regorus::utils::limits::ExecutionTimerConfig;
@@ -69,6 +71,8 @@ const MESSAGE_START: &str = "\nerror: ";
 /// shares no reference count with any other.
 pub(crate) struct Interpreter {
     engine: Engine,
+    /// Whether our builtins that fail are errors.
+    strict: Arc<AtomicBool>,
     limit: Duration,
     broken: bool,
 }
@@ -77,7 +81,7 @@ impl Interpreter {
     /// Parses all sources. Every module that does not parse is named.
     pub(crate) fn parse(sources: &PolicySources, limit: Duration) -> Result<Self, PolicyError> {
         let mut engine = Engine::new();
-        builtins::install(&mut engine);
+        let strict = builtins::install(&mut engine);
         engine.set_rego_v0(false);
         // OPA's default: a builtin that fails is undefined, not an error.
         engine.set_strict_builtin_errors(false);
@@ -114,6 +118,7 @@ impl Interpreter {
         }
         Ok(Self {
             engine,
+            strict,
             limit,
             broken: false,
         })
@@ -196,6 +201,7 @@ impl Interpreter {
     /// --strict-builtin-errors` does.
     pub(crate) fn raise_builtin_errors(&mut self) {
         self.engine.set_strict_builtin_errors(true);
+        self.strict.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The same policy and input evaluated by OPA and by `sidegate policy eval`: the same value, or none
 //! from either.
 
+mod expressions;
 mod functions;
 mod language;
 mod negation;

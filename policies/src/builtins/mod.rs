@@ -13,16 +13,27 @@
 mod clock;
 mod collections;
 mod digest;
+mod encoding;
 mod engine;
 mod forwarding;
+mod json;
 mod jwt;
 mod matching;
 mod network;
 mod numbers;
 mod pem;
+mod printf;
 mod refused;
+mod semver;
+mod strings;
+mod time;
 mod values;
 mod x509;
+mod yaml;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use regorus::unstable::BuiltinFcn;
 use regorus::{Engine, Value};
@@ -90,12 +101,17 @@ static EXTENSIONS: &[Extension] = extensions! {
     new "all" 1 Pure collections::all,
     new "any" 1 Pure collections::any,
     new "array.flatten" 1 Pure collections::flatten,
+    replaced "base64.decode" 1 Pure encoding::base64_decode,
+    replaced "base64.is_valid" 1 Pure encoding::base64_is_valid,
+    replaced "base64url.decode" 1 Pure encoding::base64url_decode,
     new "cast_array" 1 Pure collections::cast_array,
     new "cast_boolean" 1 Pure collections::cast_boolean,
     new "cast_null" 1 Pure collections::cast_null,
     new "cast_object" 1 Pure collections::cast_object,
     new "cast_set" 1 Pure collections::cast_set,
     new "cast_string" 1 Pure collections::cast_string,
+    replaced "ceil" 1 Pure numbers::ceil,
+    replaced "count" 1 Pure strings::count,
     new "crypto.hmac.equal" 2 Pure digest::hmac_equal,
     new "crypto.hmac.md5" 2 Pure digest::hmac_md5,
     new "crypto.hmac.sha1" 2 Pure digest::hmac_sha1,
@@ -108,8 +124,13 @@ static EXTENSIONS: &[Extension] = extensions! {
     new "crypto.x509.parse_and_verify_certificates_with_options" 2 CLOCK x509::parse_and_verify_with_options,
     new "crypto.x509.parse_certificate_request" 1 Pure x509::parse_certificate_request,
     new "crypto.x509.parse_certificates" 1 Pure x509::parse_certificates,
+    replaced "floor" 1 Pure numbers::floor,
+    replaced "format_int" 2 Pure numbers::format_int,
     replaced "glob.match" 3 Pure matching::glob_match,
     replaced "glob.quote_meta" 1 Pure matching::glob_quote_meta,
+    replaced "hex.decode" 1 Pure encoding::hex_decode,
+    replaced "indexof" 2 Pure strings::indexof,
+    replaced "indexof_n" 2 Pure strings::indexof_n,
     new "io.jwt.decode" 1 Pure jwt::decode,
     new "io.jwt.decode_verify" 2 CLOCK jwt::decode_verify,
     new "io.jwt.verify_eddsa" 2 Pure jwt::verify_eddsa,
@@ -125,6 +146,11 @@ static EXTENSIONS: &[Extension] = extensions! {
     new "io.jwt.verify_rs256" 2 Pure jwt::verify_rs256,
     new "io.jwt.verify_rs384" 2 Pure jwt::verify_rs384,
     new "io.jwt.verify_rs512" 2 Pure jwt::verify_rs512,
+    replaced "json.is_valid" 1 Pure json::is_valid,
+    replaced "json.marshal" 1 Pure json::marshal,
+    replaced "json.marshal_with_options" 2 Pure json::marshal_with_options,
+    replaced "json.unmarshal" 1 Pure json::unmarshal,
+    replaced "lower" 1 Pure strings::lower,
     replaced "net.cidr_contains" 2 Pure network::cidr_contains,
     new "net.cidr_contains_matches" 2 Pure network::cidr_contains_matches,
     replaced "net.cidr_expand" 1 Pure network::cidr_expand,
@@ -137,12 +163,34 @@ static EXTENSIONS: &[Extension] = extensions! {
     replaced "object.get" 3 Pure collections::get,
     replaced "object.subset" 2 Pure collections::subset,
     new "re_match" 2 Pure matching::regex_match,
+    replaced "regex.find_all_string_submatch_n" 3 Pure matching::find_submatches,
+    replaced "regex.find_n" 3 Pure matching::find,
     replaced "regex.is_valid" 1 Pure matching::regex_is_valid,
     replaced "regex.match" 2 Pure matching::regex_match,
+    replaced "regex.replace" 3 Pure matching::replace,
+    replaced "regex.split" 2 Pure matching::split,
+    replaced "regex.template_match" 4 Pure matching::template_match,
+    replaced "semver.compare" 2 Pure semver::compare,
+    replaced "semver.is_valid" 1 Pure semver::is_valid,
     new "set_diff" 2 Pure collections::set_diff,
+    replaced "sprintf" 2 Pure printf::sprintf,
     replaced "strings.count" 2 Pure collections::count,
     replaced "strings.replace_n" 2 Pure collections::replace_n,
     new "strings.split_n" 3 Pure collections::split_n,
+    replaced "substring" 3 Pure strings::substring,
+    replaced "time.add_date" 4 Pure time::add_date,
+    replaced "time.diff" 2 Pure time::difference,
+    replaced "time.parse_duration_ns" 1 Pure time::parse_duration,
+    replaced "time.parse_rfc3339_ns" 1 Pure time::parse_rfc3339,
+    replaced "to_number" 1 Pure numbers::to_number,
+    replaced "trace" 1 Pure strings::trace,
+    replaced "upper" 1 Pure strings::upper,
+    replaced "urlquery.decode" 1 Pure encoding::query_decode,
+    replaced "urlquery.decode_object" 1 Pure encoding::query_decode_object,
+    replaced "urlquery.encode" 1 Pure encoding::query_encode,
+    replaced "urlquery.encode_object" 1 Pure encoding::query_encode_object,
+    replaced "yaml.is_valid" 1 Pure yaml::is_valid,
+    replaced "yaml.unmarshal" 1 Pure yaml::unmarshal,
 };
 
 /// Whether Rego v1 has given a builtin of v0 up.
@@ -162,18 +210,29 @@ pub(crate) fn extensions() -> &'static [Extension] {
     EXTENSIONS
 }
 
-/// Makes our builtins known to an engine.
-pub(crate) fn install(engine: &mut Engine) {
+/// Makes our builtins known to an engine, and gives the switch that makes an
+/// error of a builtin that has no value.
+pub(crate) fn install(engine: &mut Engine) -> Arc<AtomicBool> {
+    let strict = Arc::new(AtomicBool::new(false));
     for extension in EXTENSIONS {
-        let call = extension.call;
+        let strict = Arc::clone(&strict);
         let added = engine.add_extension(
             extension.name.to_owned(),
             extension.arity,
-            Box::new(move |arguments: Vec<Value>| Ok(call(&arguments))),
+            Box::new(move |arguments: Vec<Value>| {
+                let value = (extension.call)(&arguments);
+                if value == Value::Undefined && strict.load(Ordering::Relaxed) {
+                    let name = extension.name;
+                    let message = format!("`{name}` has no value for these arguments");
+                    return Err(io::Error::other(message).into());
+                }
+                Ok(value)
+            }),
         );
         // Only a name that is there twice fails, and a test rules that out.
         debug_assert!(added.is_ok(), "{} is there twice", extension.name);
     }
+    strict
 }
 
 /// Looks a builtin up by the name under which policies call it.

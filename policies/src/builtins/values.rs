@@ -13,6 +13,10 @@ const STANDARD_DECODER: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
+const PADDED_URL_DECODER: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 const URL_DECODER: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
@@ -92,6 +96,11 @@ pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
 /// Base64url with or without padding. Line breaks do not count.
 pub(super) fn from_base64url(text: &str) -> Option<Vec<u8>> {
     decode(&URL_DECODER, text)
+}
+
+/// Base64url with padding. Line breaks do not count.
+pub(super) fn from_padded_base64url(text: &str) -> Option<Vec<u8>> {
+    decode(&PADDED_URL_DECODER, text)
 }
 
 fn decode(decoder: &GeneralPurpose, text: &str) -> Option<Vec<u8>> {

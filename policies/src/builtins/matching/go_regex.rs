@@ -4,6 +4,7 @@
 //! are ASCII in Go, `\<` is a literal, `{` that begins no repetition is one
 //! too, and `[a&&b]` and `[[a]]` have no operators.
 
+use super::properties;
 use super::regex::push_literal;
 
 /// How often Go repeats an expression at most.
@@ -12,6 +13,12 @@ const REPETITIONS: u32 = 1000;
 /// How far the end of a repetition or of the name of a class is looked for, in
 /// characters: further than any is long.
 const NEAR: usize = 24;
+
+/// The names of classes in brackets.
+const CLASSES: &[&str] = &[
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
+    "space", "upper", "word", "xdigit",
+];
 
 /// `None` if the expression is malformed, as far as that is seen here.
 pub(super) fn translate(pattern: &str) -> Option<String> {
@@ -186,16 +193,10 @@ impl Translator<'_> {
             self.next()?.to_string()
         };
         let plain = name.strip_prefix('^').unwrap_or(&name);
-        let known = plain
-            .bytes()
-            .all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        if !known || plain.is_empty() {
-            return None;
-        }
+        let (set, complement) = properties::find(plain)?;
         let negated = (kind == 'P') != name.starts_with('^');
-        let name = if plain == "Any" { "any" } else { plain };
-        let kind = if negated { 'P' } else { 'p' };
-        self.regex.push_str(&format!("\\{kind}{{{name}}}"));
+        let kind = if negated == complement { 'p' } else { 'P' };
+        self.regex.push_str(&format!("\\{kind}{{{set}}}"));
         Some(())
     }
 
@@ -255,7 +256,7 @@ impl Translator<'_> {
             {
                 self.rest = rest;
                 let plain = name.strip_prefix('^').unwrap_or(name);
-                if !plain.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                if !CLASSES.contains(&plain) {
                     return None;
                 }
                 self.regex.push_str(&format!("[:{name}:]"));

@@ -1,10 +1,12 @@
-//! `glob.match` and `regex.match`, with the semantics of OPA, which has them
+//! Globs and regular expressions, with the semantics of OPA, which has them
 //! from Go. Compiled matchers are kept by thread.
 
 mod cache;
 mod glob;
 mod go_regex;
+mod properties;
 mod regex;
+mod searching;
 
 use std::cell::RefCell;
 
@@ -14,6 +16,8 @@ use self::cache::MatcherCache;
 use self::glob::Glob;
 use self::regex::GoRegex;
 use super::values::text;
+
+pub(super) use searching::{find, find_submatches, replace, split, template_match};
 
 /// Longer patterns match nothing, not even themselves: they are undefined.
 const PATTERN_BYTES: usize = 32 * 1024;
@@ -68,14 +72,7 @@ pub(super) fn regex_match(arguments: &[Value]) -> Option<Value> {
         return None;
     };
     let (pattern, subject) = (pattern_of(pattern)?, text(subject)?);
-    REGEXES.with_borrow_mut(|regexes| {
-        let regex = regexes.find(
-            |_| Some(()),
-            pattern,
-            |_, pattern| GoRegex::compile(pattern),
-        )?;
-        Some(regex.matches(subject).into())
-    })
+    with_regex(pattern, |regex| Some(regex.matches(subject).into()))
 }
 
 /// `regex.is_valid(pattern)`: false of what is no string.
@@ -83,6 +80,14 @@ pub(super) fn regex_is_valid(arguments: &[Value]) -> Option<Value> {
     let [pattern] = arguments else { return None };
     let valid = pattern_of(pattern).is_some_and(|pattern| GoRegex::compile(pattern).is_some());
     Some(valid.into())
+}
+
+/// Does something with a compiled expression. `None` also if it does not compile.
+fn with_regex<T>(pattern: &str, action: impl FnOnce(&GoRegex) -> Option<T>) -> Option<T> {
+    REGEXES.with_borrow_mut(|regexes| {
+        let compile = |_: &str, pattern: &str| GoRegex::compile(pattern);
+        action(regexes.find(|_| Some(()), pattern, compile)?)
+    })
 }
 
 fn pattern_of(value: &Value) -> Option<&str> {

@@ -1,7 +1,8 @@
 //! Regular expressions, compiled: linear in the text, whatever the pattern.
 
-use regex_automata::meta;
+use regex_automata::util::captures::Captures;
 use regex_automata::util::syntax;
+use regex_automata::{Input, meta};
 
 use super::cache::Matcher;
 use super::go_regex;
@@ -12,6 +13,9 @@ const PROGRAM_BYTES: usize = 1024 * 1024;
 
 /// What an expression may hold besides, built as it is used.
 const WORKING_BYTES: usize = 128 * 1024;
+
+/// How many matches of one expression are looked for in one text at most.
+const MATCHES: usize = 1_000_000;
 
 /// A compiled expression in the syntax of the `regex` crates.
 pub(super) struct CompiledRegex {
@@ -52,6 +56,23 @@ impl CompiledRegex {
     pub(super) fn matches(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
+
+    /// The first match that begins at a place or after it: its groups, the first
+    /// of which is all of it.
+    fn find(&self, text: &str, start: usize) -> Option<Captures> {
+        let mut start = start;
+        let mut captures = self.regex.create_captures();
+        loop {
+            let input = Input::new(text).range(start..);
+            self.regex.search_captures(&input, &mut captures);
+            let whole = captures.get_match()?;
+            // Nothing is found between the bytes of a character.
+            if text.is_char_boundary(whole.start()) {
+                return Some(captures);
+            }
+            start = whole.start().checked_add(1)?;
+        }
+    }
 }
 
 impl Matcher for CompiledRegex {
@@ -69,6 +90,35 @@ impl GoRegex {
 
     pub(super) fn matches(&self, text: &str) -> bool {
         self.regex.matches(text)
+    }
+
+    /// Up to so many matches, one after the other, as Go finds them: an empty one
+    /// is none right after another. `None` if there are too many.
+    pub(super) fn all(&self, text: &str, most: usize) -> Option<Vec<Captures>> {
+        let mut all = Vec::new();
+        let (mut start, mut end_before) = (0, None);
+        while all.len() < most
+            && start <= text.len()
+            && let Some(captures) = self.regex.find(text, start)
+        {
+            let whole = captures.get_match()?;
+            let end = whole.end();
+            let next = if end == start {
+                let after = text.get(end..).and_then(|rest| rest.chars().next());
+                end.checked_add(after.map_or(1, char::len_utf8))?
+            } else {
+                end
+            };
+            start = next;
+            if !whole.is_empty() || end_before != Some(end) {
+                all.push(captures);
+            }
+            if all.len() > MATCHES {
+                return None;
+            }
+            end_before = Some(end);
+        }
+        Some(all)
     }
 }
 
