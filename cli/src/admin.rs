@@ -29,8 +29,8 @@ pub(crate) use documents::{
 };
 pub(crate) use server::AdminServer;
 pub(crate) use status::{
-    ComponentStatus, DenialJump, EngineFacts, EntryCounts, ListenerFacts, PolicyFacts, Promotion,
-    RefusedSources, ShadowFacts, Status, SvidStatus,
+    ComponentStatus, DecisionLogFacts, DenialJump, EngineFacts, EntryCounts, ListenerFacts,
+    PolicyFacts, Promotion, RefusedSources, ShadowFacts, Status, SvidStatus,
 };
 
 /// The socket's name in the state directory.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 
+use sidegate_policy::lint::Finding;
+
 use crate::admin::Refusal;
 use crate::config::{ConfigError, Diagnostics};
 
@@ -28,6 +30,8 @@ pub(crate) struct Reason {
     pub(crate) code: Cow<'static, str>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
+    /// What is wrong with a policy, each at its place.
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl Failure {
@@ -37,6 +41,7 @@ impl Failure {
             code: code.into(),
             message: chain(error),
             help: None,
+            findings: Vec::new(),
         })
     }
 
@@ -46,6 +51,7 @@ impl Failure {
             code: code.into(),
             message: message.into(),
             help: None,
+            findings: Vec::new(),
         })
     }
 
@@ -53,6 +59,14 @@ impl Failure {
     pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
         if let Self::Other(reason) = &mut self {
             reason.help = Some(text.into());
+        }
+        self
+    }
+
+    /// Says what is wrong with a policy, for whoever reads documents.
+    pub(crate) fn findings(mut self, findings: Vec<Finding>) -> Self {
+        if let Self::Other(reason) = &mut self {
+            reason.findings = findings;
         }
         self
     }
@@ -76,6 +90,7 @@ impl Failure {
                     code,
                     message,
                     help,
+                    ..
                 } = reason;
                 let help = help.as_ref().map(|help| format!("  help: {help}\n"));
                 let help = help.unwrap_or_default();
@@ -92,6 +107,7 @@ impl From<Refusal> for Failure {
             code: refusal.code.into(),
             message: refusal.message,
             help: refusal.hint,
+            findings: Vec::new(),
         })
     }
 }

@@ -125,7 +125,8 @@ impl PolicyFiles {
                     .push(PolicyFile::new(&path.join(&below), parts, text)?);
             }
         } else {
-            let text = read_bounded(path).map_err(read_error)?;
+            let text = fs::File::open(path).and_then(read_bounded);
+            let text = text.map_err(read_error)?;
             self.files.push(PolicyFile::new(path, Vec::new(), text)?);
         }
         Ok(())
@@ -248,8 +249,10 @@ impl PolicyFile {
     }
 }
 
-/// Whether a path is a bundle's: in a directory, whatever the manifest is.
-fn is_bundle(path: &Path) -> bool {
+/// Whether a path is a bundle's by its name, or as a directory with a
+/// `.manifest`, whatever that is.
+#[must_use]
+pub fn is_bundle(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_tarball = TARBALLS.iter().any(|ending| name.ends_with(ending));
     match path.is_dir() {

@@ -54,7 +54,7 @@ pub use error::{
     CallProblem, EngineMessage, ParseFailure, PolicyError, Recursion, Unlike, UnsupportedCall,
 };
 pub use evaluator::Evaluator;
-pub use files::{PolicyFiles, PolicyFilesError};
+pub use files::{PolicyFiles, PolicyFilesError, is_bundle};
 pub use input::{
     BodyProblem, ConnectionFacts, ConnectionParameters, InputError, RequestBody, RequestFacts,
 };
@@ -65,7 +65,7 @@ pub use points::admit::{Admission, AdmitDenial, AdmitFacts};
 pub use points::connect::{ConnectDenial, ConnectPermit};
 pub use points::egress::{EgressRequest, Workload};
 pub use policy::{Policy, PolicyOptions, PolicyStatus};
-pub use sources::{BundleRevision, PolicySources, RegoVersion};
+pub use sources::{BundleRevision, PolicySources, RegoVersion, read_bounded};
 
 /// The policy that Sidegate brings along, as pairs of name and text: callers
 /// of the proxy's own trust domain may connect and call everything outside

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use regorus::Value;
 use serde::Serialize;
 
-use crate::error::{EngineMessage, PolicyError};
+use crate::error::{EngineMessage, ParseFailure, PolicyError};
 use crate::files::{PolicyFile, PolicyFileKind};
 
 /// How many directories below the given one are read. Bundles are shallow; the
@@ -77,6 +77,20 @@ pub struct PolicySources {
 }
 
 impl Module {
+    /// That there is a NUL byte, which OPA refuses and the engine does not.
+    fn nul_byte(&self) -> Option<ParseFailure> {
+        let (before, _) = self.text.split_once('\0')?;
+        let line = before.matches('\n').count().saturating_add(1);
+        let column = before.chars().rev().take_while(|it| *it != '\n').count();
+        let (file, column) = (&self.file, column.saturating_add(1));
+        Some(ParseFailure {
+            file: file.clone(),
+            message: EngineMessage::new(format!(
+                "--> {file}:{line}:{column}\nerror: there is a NUL byte"
+            )),
+        })
+    }
+
     /// The same, named as a file of a bundle.
     pub(crate) fn within(&self, bundle: &str) -> Self {
         Self {
@@ -314,6 +328,10 @@ impl PolicySources {
                 });
             }
         }
+        let failures: Vec<_> = self.modules.iter().filter_map(Module::nul_byte).collect();
+        if !failures.is_empty() {
+            return Err(PolicyError::Parse { failures });
+        }
         let mut engine = regorus::Engine::new();
         for document in self.documents() {
             let (file, value) = document?;
@@ -395,7 +413,7 @@ fn metadata(path: &Path) -> Result<fs::Metadata, PolicyError> {
 fn read_text(path: &Path) -> Result<String, PolicyError> {
     // Nobody writes to a pipe that lies among the files, or it never ends.
     match metadata(path)?.is_file() {
-        true => read_bounded(path),
+        true => fs::File::open(path).and_then(read_bounded),
         false => Err(io::Error::other("it is no regular file")),
     }
     .map_err(|source| PolicyError::Read {
@@ -404,15 +422,23 @@ fn read_text(path: &Path) -> Result<String, PolicyError> {
     })
 }
 
-/// A file's text, if it is no longer than a policy's may be.
-pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let mut file = fs::File::open(path)?.take(FILE_LIMIT.saturating_add(1));
-    file.read_to_string(&mut text)?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > FILE_LIMIT) {
+/// The text of a file or stream, if it is no longer than a policy's file may be.
+///
+/// # Errors
+///
+/// What cannot be read, is longer than 256 MiB, or is not UTF-8: of the last the
+/// kind is [`io::ErrorKind::InvalidData`].
+pub fn read_bounded(source: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let mut source = source.take(FILE_LIMIT.saturating_add(1));
+    source.read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_LIMIT) {
         return Err(io::Error::other("it is longer than 256 MiB"));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| {
+        let problem = "stream did not contain valid UTF-8";
+        io::Error::new(io::ErrorKind::InvalidData, problem)
+    })
 }
 
 impl PolicySources {

@@ -201,3 +201,35 @@ async fn check_reads_the_bundles_and_keeps_nothing() {
     assert!(output.stdout.contains("SG0231"), "{}", output.stdout);
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etag_that_is_too_long_is_as_none() {
+    let folder = folder();
+    let long: &'static str = format!("\"{}\"", "e".repeat(2000)).leak();
+    let server = BundleServer::start(Published::Archive(long, good()), None).await;
+    let configuration = with_bundle(&format!(
+        "url = \"{}\"\nmin_poll = \"100ms\"\nmax_poll = \"100ms\"",
+        server.url
+    ));
+    let (sidegate, client) = configuration.start(folder.path());
+    assert_decides(&client).await;
+    logged(&sidegate, &["authz", "ETag is too long", "bytes=2002"]);
+    let asked = until("requests for what is newer", || {
+        let asked = server.asked();
+        (asked.len() > 2).then_some(asked)
+    });
+    assert!(asked.iter().all(|it| !it.contains_key("if-none-match")));
+    let mut status = Sidegate::command("policy");
+    let state = &sidegate.ready.state;
+    let status = finish(status.args(["status", "--state"]).arg(state));
+    assert!(
+        status.stdout.contains("authz, revision r1, looked for"),
+        "{status:?}"
+    );
+    // One that is not is used again.
+    server.publish(Published::Archive("\"2\"", good()));
+    until("a request by the new ETag", || {
+        let asked = server.asked();
+        (asked.last()?.get("if-none-match")? == "\"2\"").then_some(())
+    });
+}

@@ -3,6 +3,7 @@
 mod connections;
 mod file;
 mod receiver;
+mod told;
 mod upload;
 
 use std::path::{Path, PathBuf};

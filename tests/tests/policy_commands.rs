@@ -3,6 +3,7 @@
 mod bundles;
 mod opa;
 mod service;
+mod unusable;
 
 use std::io::Write;
 use std::path::Path;

@@ -366,6 +366,10 @@ fn what_cannot_be_explained_or_replayed_is_said_with_its_code() {
         ),
         (
             &["explain", "p", "--method", "GET", "--path", "/%zz"],
+            "error[SG0310]",
+        ),
+        (
+            &["explain", "p", "--method", "GET", "--path", "/?a=%zz"],
             "error[SG0296]",
         ),
         (
@@ -446,4 +450,38 @@ fn what_cannot_be_explained_or_replayed_is_said_with_its_code() {
             .contains("not replayable: its input was withheld"),
         "{output:?}"
     );
+}
+
+#[test]
+fn a_request_that_no_policy_is_asked_about_is_told_as_in_service() {
+    let folder = folder();
+    write(folder.path(), "policy/policy.rego", POLICY);
+    for (method, path, status, problem) in [
+        ("GET", "/a/../b", 400, "dot segment"),
+        ("GET", "/a/%2e%2e/b", 400, "dot segment"),
+        ("GET", "/a//b?x=1", 400, "empty segment"),
+        ("GET", "/a;b", 400, "semicolon"),
+        ("CONNECT", "/open", 405, "CONNECT is not offered"),
+    ] {
+        let arguments = ["explain", "policy", "--method", method, "--path", path];
+        let output = policy(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(2), "{path}: {output:?}");
+        assert_eq!(output.stdout, "", "{path}");
+        let told = format!("refused with {status} before the policy is asked");
+        for part in ["error[SG0310]", told.as_str(), problem] {
+            assert!(output.stderr.contains(part), "{path}: {part}: {output:?}");
+        }
+    }
+    // The query is the policy's to look at.
+    let arguments = [
+        "explain",
+        "policy",
+        "--method",
+        "GET",
+        "--path",
+        "/a?b=/../",
+    ];
+    let output = policy(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.contains("[SG0220]"), "{output:?}");
 }

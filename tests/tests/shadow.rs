@@ -108,7 +108,9 @@ fn policy(sidegate: &Sidegate, arguments: &[&str]) -> Output {
 fn ask(sidegate: &Sidegate, action: &str, status: i32) -> Value {
     let output = policy(sidegate, &[action, "-o", "json"]);
     assert_eq!(output.status.code(), Some(status), "{output:?}");
-    serde_json::from_str(&output.stdout).unwrap()
+    let facts: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(facts["schema"], 1, "{facts}");
+    facts
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,7 +347,13 @@ async fn a_broken_candidate_keeps_the_last_one_and_is_not_promoted() {
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         assert!(refused.stderr.contains("error[SG0257]"), "{refused:?}");
         assert!(refused.stderr.contains("SG0207"), "{refused:?}");
-        assert_eq!(refused.stdout, "");
+        match format {
+            "json" => assert!(
+                refused.stdout.contains("\"code\":\"SG0257\""),
+                "{refused:?}"
+            ),
+            _ => assert_eq!(refused.stdout, ""),
+        }
     }
     assert_eq!(trial.status("/status/200").await, 200);
 
@@ -411,4 +419,42 @@ async fn beside_the_stock_policy_a_candidate_may_be_a_bundle() {
     });
     assert_eq!(ask(&sidegate, "promote", 0)["is_promoted"], true);
     assert_eq!(client.get("/headers").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_a_manifest_is_a_candidate_as_the_bundle_that_it_is() {
+    let folder = folder();
+    let v0 = "package envoy.authz\nallow { input.parsed_path[0] == \"no\" }\n";
+    write(folder.path(), "next/policy.rego", v0);
+    let manifest = |more: &str| format!(r#"{{"rego_version": 0{more}}}"#);
+    write(folder.path(), "next/.manifest", manifest(""));
+    write(folder.path(), "live/policy.rego", ALLOWS);
+    let (sidegate, client) = configuration("").start(folder.path());
+    assert_eq!(client.get("/headers").await.status, 200);
+    until("a comparison", || {
+        (counted(&sidegate, "allowed_to_denied") == 1).then_some(())
+    });
+    // Its roots count, and a signature that nobody can verify.
+    let refused = |code: &str| {
+        until(code, || {
+            let output = policy(&sidegate, &["status", "-o", "json"]);
+            let facts: Value = serde_json::from_str(&output.stdout).ok()?;
+            (facts["shadow"]["refused"]["code"] == code).then_some(())
+        });
+        let promoted = policy(&sidegate, &["promote"]);
+        assert_eq!(promoted.status.code(), Some(2), "{promoted:?}");
+        assert!(promoted.stderr.contains(code), "{promoted:?}");
+    };
+    let roots = manifest(r#", "roots": ["other"]"#);
+    write(folder.path(), "next/.manifest", roots);
+    refused("SG0238");
+    write(folder.path(), "next/.manifest", manifest(""));
+    let signatures = r#"{"signatures": ["a.b.c"]}"#;
+    write(folder.path(), "next/.signatures.json", signatures);
+    refused("SG0241");
+    sidegate.stop();
+    let file = configuration("").write(folder.path());
+    let output = finish(Sidegate::command("run").arg("--config").arg(&file));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(output.stderr.contains("SG0241"), "{output:?}");
 }

@@ -103,6 +103,24 @@ pub(crate) struct PolicyFacts {
     /// Where the policy comes from bundles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) bundles: Vec<BundleStatus>,
+    /// Where what it decides is logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) decision_log: Option<DecisionLogFacts>,
+}
+
+/// How the decision log fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DecisionLogFacts {
+    /// Events that were written, or accepted by the receiver.
+    pub(crate) written: u64,
+    /// Events that wait for the receiver.
+    pub(crate) waiting: u64,
+    /// Why the last attempt to write or upload failed; `None` where it went well.
+    pub(crate) error: Option<String>,
+    /// Events that were lost in the last minutes.
+    pub(crate) lost: u64,
+    /// Why they were.
+    pub(crate) lost_because: Option<String>,
 }
 
 /// What evaluates a policy.
@@ -205,6 +223,32 @@ impl EngineFacts {
             None => self.name.clone(),
             Some(because) => format!("{}: {because}", self.name),
         }
+    }
+}
+
+impl DecisionLogFacts {
+    /// In a line, for people.
+    pub(crate) fn summary(&self) -> String {
+        match self.waiting {
+            0 => format!("{} logged", self.written),
+            waiting => format!("{} logged, {waiting} wait for the receiver", self.written),
+        }
+    }
+
+    /// That events are lost: the code, and why.
+    pub(crate) fn loss(&self) -> Option<(&'static str, String)> {
+        let because = self.lost_because.as_deref().unwrap_or("the log says why");
+        let lost = self.lost;
+        (lost > 0).then(|| {
+            let told = format!("{lost} were lost in the last minutes: {because}");
+            ("SG0269", told)
+        })
+    }
+
+    /// That events wait, because the last attempt failed: the code, and why.
+    pub(crate) fn delay(&self) -> Option<(&'static str, String)> {
+        let error = self.error.clone().filter(|_| self.waiting > 0);
+        error.map(|error| ("SG0263", error))
     }
 }
 

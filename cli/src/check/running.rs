@@ -7,7 +7,8 @@ use sidegate_identity::embedded::AuthorityKind;
 
 use super::{Category, Check, authority, probe, span};
 use crate::admin::{
-    AdminClient, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status, SvidStatus,
+    AdminClient, DecisionLogFacts, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status,
+    SvidStatus,
 };
 use crate::failure::Failure;
 use crate::instance::StateDirectory;
@@ -206,7 +207,21 @@ fn policy(policy: &PolicyFacts) -> Vec<Check> {
                 .hint("if that was not meant, `sidegate policy rollback`"),
         );
     }
+    rows.extend(policy.decision_log.as_ref().map(decision_log));
     rows
+}
+
+fn decision_log(log: &DecisionLogFacts) -> Check {
+    let row = Check::ok("decision-log", "decisions are logged", log.summary());
+    match (log.loss(), log.delay()) {
+        (Some((code, reason)), _) => row
+            .error(code, reason)
+            .hint("`sidegate_decision_log_dropped_total` counts them by the reason"),
+        (None, Some((code, reason))) => row
+            .warning(code, reason)
+            .hint("it is tried again; what `decision_log.buffer_size` does not hold is lost"),
+        (None, None) => row,
+    }
 }
 
 fn candidate(shadow: &ShadowFacts) -> Check {

@@ -216,6 +216,34 @@ fn each_fact_that_is_not_well_has_its_row() {
     hint: the one in use stays; it is tried again
 ",
         ),
+        (
+            &[policy(json!({"decision_log": {
+                "written": 7, "waiting": 2, "error": "status 500", "lost": 0,
+            }}))],
+            "\
+‼ decisions are logged  7 logged, 2 wait for the receiver
+    status 500   [SG0263]
+    hint: it is tried again; what `decision_log.buffer_size` does not hold is lost
+",
+        ),
+        // The last that waited was refused.
+        (
+            &[policy(json!({"decision_log": {
+                "written": 7, "waiting": 0, "error": "status 413", "lost": 3,
+                "lost_because": "refused: status 413",
+            }}))],
+            "\
+× decisions are logged  7 logged
+    3 were lost in the last minutes: refused: status 413   [SG0269]
+    hint: `sidegate_decision_log_dropped_total` counts them by the reason
+",
+        ),
+        (
+            &[policy(json!({"decision_log": {
+                "written": 7, "waiting": 2, "error": null, "lost": 0,
+            }}))],
+            "",
+        ),
         // Forward again.
         (&[policy(json!({"sources_of": 4, "previous": 5}))], ""),
         (

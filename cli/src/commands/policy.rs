@@ -8,6 +8,7 @@ mod explain;
 #[cfg(test)]
 mod explain_tests;
 mod explain_text;
+mod failed;
 mod findings;
 mod input;
 mod replay;
@@ -18,10 +19,12 @@ mod tests;
 
 use std::path::PathBuf;
 
+use sidegate_policy::question::{DecisionPoint, suggestion};
 use sidegate_policy::{PolicyError, PolicyFiles, PolicySources, lint};
 
 use crate::arguments::{PolicyCommand, PolicyPaths};
 use crate::failure::Failure;
+use failed::told;
 use findings::render;
 
 /// The version of the JSON documents.
@@ -30,15 +33,17 @@ const SCHEMA: u32 = 1;
 /// Does it. `false` is the answer no.
 pub(super) fn execute(command: &PolicyCommand) -> Result<bool, Failure> {
     match command {
-        PolicyCommand::Test(arguments) => test::execute(arguments),
-        PolicyCommand::Check(arguments) => check::execute(arguments),
-        PolicyCommand::Eval(arguments) => eval::execute(arguments),
-        PolicyCommand::Bench(arguments) => bench::execute(arguments),
-        PolicyCommand::Explain(arguments) => explain::execute(arguments),
+        PolicyCommand::Test(arguments) => told(arguments.output, test::execute(arguments)),
+        PolicyCommand::Check(arguments) => told(arguments.output, check::execute(arguments)),
+        PolicyCommand::Eval(arguments) => told(arguments.question.output, eval::execute(arguments)),
+        PolicyCommand::Bench(arguments) => {
+            told(arguments.question.output, bench::execute(arguments))
+        }
+        PolicyCommand::Explain(arguments) => told(arguments.output, explain::execute(arguments)),
         PolicyCommand::Replay(arguments) => replay::execute(arguments),
-        PolicyCommand::Status(arguments) => running::status(arguments),
-        PolicyCommand::Rollback(arguments) => running::roll_back(arguments),
-        PolicyCommand::Promote(arguments) => running::promote(arguments),
+        PolicyCommand::Status(arguments) => told(arguments.output, running::status(arguments)),
+        PolicyCommand::Rollback(arguments) => told(arguments.output, running::roll_back(arguments)),
+        PolicyCommand::Promote(arguments) => told(arguments.output, running::promote(arguments)),
     }
 }
 
@@ -67,10 +72,23 @@ fn usable(files: &PolicyFiles) -> Result<PolicySources, Failure> {
         let errors = if count == 1 { "error" } else { "errors" };
         let code = report.findings.first().map_or("SG0208", |it| it.code);
         let message = format!("the policy cannot be used: it has {count} {errors}");
-        Failure::message(code, message)
+        Failure::message(code, message).findings(report.findings)
     })
 }
 
 fn refused(error: PolicyError) -> Failure {
     Failure::new(error.code(), &error)
+}
+
+/// The same, with what was likely meant by an entrypoint that is not there.
+fn refused_entrypoint(error: PolicyError, sources: &PolicySources, entrypoint: &str) -> Failure {
+    if !matches!(error, PolicyError::EntrypointMissing { .. }) {
+        return refused(error);
+    }
+    match suggestion(sources, entrypoint) {
+        Some(meant) => refused(error).help(format!("did you mean `{meant}`?")),
+        None if entrypoint == DecisionPoint::Connect.entrypoint() => refused(error)
+            .help("without the package sidegate.connect connections are left to ingress"),
+        None => refused(error),
+    }
 }

@@ -1,5 +1,6 @@
 //! The decision log, as the configuration wants it.
 
+mod losses;
 mod receiver;
 
 use std::io;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::refused;
 use crate::config::{self, Config, ConfigSource, Credentials, Key};
 use crate::failure::Failure;
+pub(super) use losses::Losses;
 use receiver::Post;
 
 /// Starts it, if there is one. Needs a runtime.

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::bundles::{BundleHandle, BundleSources, Update};
+use super::decision_log::Losses;
 use super::status::{self, seconds};
 use crate::admin::{PolicyFacts, Promotion, RefusedSources};
 use crate::failure::chain;
@@ -98,6 +99,8 @@ struct State {
     /// The newest sources, if they are not a policy.
     refused: Option<RefusedSources>,
     denials: Denials,
+    /// Of the decision log.
+    losses: Losses,
 }
 
 /// Why the policy does not change.
@@ -154,6 +157,7 @@ impl PolicyManager {
             is_rolled_back: false,
             refused: None,
             denials: Denials::default(),
+            losses: Losses::default(),
         };
         Self {
             parts,
@@ -409,12 +413,16 @@ impl PolicyManager {
         error
     }
 
-    /// Compares denials before and after the last change, for as long as the process lives.
+    /// Compares denials before and after the last change, and notes what the decision log loses, for
+    /// as long as the process lives.
     async fn count(&self) {
         loop {
             tokio::time::sleep(COUNTED).await;
             let decisions = self.parts.evaluators.decisions.ingress_decisions().into();
             let mut state = self.state();
+            if let Some(log) = &self.parts.evaluators.log {
+                state.losses.look(&log.status(), self.parts.clock.now());
+            }
             let generation = state.current.policy.generation();
             if let Some(jump) = state.denials.tick(decisions) {
                 warn!(
@@ -445,6 +453,8 @@ impl PolicyManager {
         let was_promoted = previous.is_some_and(|it| it.is_promoted);
         let bundles = self.parts.bundles.as_ref();
         let bundles = bundles.map(BundleHandle::status).unwrap_or_default();
+        let log = self.parts.evaluators.log.as_ref();
+        let now = self.parts.clock.now();
         // A server that takes a bundle back offers nothing that could be accepted.
         let is_refused = bundles.is_empty() || bundles.iter().any(|it| it.error.is_some());
         PolicyFacts {
@@ -457,6 +467,7 @@ impl PolicyManager {
             is_promoted: current.is_promoted,
             shadow: self.parts.candidate.as_ref().map(Candidate::facts),
             bundles,
+            decision_log: log.map(|log| state.losses.facts(log.status(), now)),
             ..status::policy(self.parts.path.clone(), &current.policy)
         }
     }

@@ -100,6 +100,7 @@ pub(super) fn policy(path: Option<String>, policy: &Policy) -> PolicyFacts {
         is_promoted: false,
         shadow: None,
         bundles: Vec::new(),
+        decision_log: None,
     }
 }
 

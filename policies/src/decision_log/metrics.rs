@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::status::Condition;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DropLabels {
     reason: &'static str,
@@ -30,6 +32,8 @@ pub struct DecisionLogMetrics {
     pub(super) failed_uploads: Counter,
     /// Chunks that wait for the receiver.
     pub(super) buffer: Gauge,
+    /// What is not well, in words.
+    pub(super) condition: Condition,
 }
 
 /// Events that are not in the log, by the reason.
@@ -74,6 +78,7 @@ impl DecisionLogMetrics {
             uploads: result("success"),
             failed_uploads: result("failure"),
             buffer: Gauge::default(),
+            condition: Condition::default(),
         };
         registry.register(
             "decision_log_events",

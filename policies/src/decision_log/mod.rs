@@ -23,6 +23,7 @@ mod metrics;
 mod record;
 mod rules;
 mod sink;
+mod status;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -42,6 +43,7 @@ pub use credentials::CREDENTIAL_HEADERS;
 pub use file::FileOptions;
 pub use metrics::DecisionLogMetrics;
 pub(crate) use record::{Answer, AskedRequest, HeadCopy, Record, empty_head};
+pub use status::{DecisionLogStatus, Lost};
 pub use upload::{Upload, UploadError, UploadOptions};
 pub(crate) use writer::RateLimit;
 

@@ -73,6 +73,7 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// Of these chunks and the one that is under way.
     bytes: usize,
+    events: u64,
     is_closed: bool,
 }
 
@@ -115,6 +116,7 @@ impl Uploader {
     pub(super) fn add(&self, chunk: Chunk) {
         let mut queue = self.waiting.lock();
         queue.bytes = queue.bytes.saturating_add(chunk.bytes.len());
+        queue.events = queue.events.saturating_add(chunk.events);
         queue.chunks.push_back(chunk);
         self.waiting.make_room(&mut queue);
         self.waiting.changed.notify_one();
@@ -144,6 +146,7 @@ impl Waiting {
                 Ok(()) => {
                     self.metrics.uploads.inc();
                     self.metrics.events.inc_by(chunk.events);
+                    self.metrics.condition.recovered();
                     self.gone(&mut queue, &chunk);
                     if failures > 0 {
                         tracing::info!("the receiver of the decision log is back");
@@ -159,12 +162,14 @@ impl Waiting {
                         "the receiver refuses a chunk of the decision log: its events are lost"
                     );
                     self.metrics.failed_uploads.inc();
+                    self.metrics.condition.failed(chain(&error));
                     self.metrics.drops.refused.inc_by(chunk.events);
                     self.gone(&mut queue, &chunk);
                     continue;
                 }
                 Err(error) => {
                     self.metrics.failed_uploads.inc();
+                    self.metrics.condition.failed(chain(&error));
                     if failures == 0 {
                         tracing::warn!(
                             code = "SG0263",
@@ -227,12 +232,14 @@ impl Waiting {
 
     fn gone(&self, queue: &mut Queue, chunk: &Chunk) {
         queue.bytes = queue.bytes.saturating_sub(chunk.bytes.len());
+        queue.events = queue.events.saturating_sub(chunk.events);
         self.show(queue);
     }
 
     fn show(&self, queue: &Queue) {
         let bytes = i64::try_from(queue.bytes).unwrap_or(i64::MAX);
         self.metrics.buffer.set(bytes);
+        self.metrics.condition.waits(queue.events);
     }
 }
 

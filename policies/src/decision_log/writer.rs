@@ -125,10 +125,12 @@ impl Writer {
         match written {
             Ok(()) if self.is_failing => {
                 self.is_failing = false;
+                self.metrics.condition.recovered();
                 tracing::info!("the decision log can be written again");
             }
             Err(error) if !self.is_failing => {
                 self.is_failing = true;
+                self.metrics.condition.failed(error.to_string());
                 tracing::error!(
                     code = "SG0262",
                     %error,

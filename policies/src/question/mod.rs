@@ -2,6 +2,7 @@
 //! who wants to know what a policy says.
 
 mod bench;
+mod keys;
 mod path;
 mod point;
 
@@ -52,7 +53,7 @@ pub struct QuestionOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputDocument(Value);
 
-/// Text that is no JSON.
+/// Text that is no JSON, or in which an object has a key twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InputDocumentError {
@@ -127,8 +128,12 @@ impl InputDocument {
     ///
     /// # Errors
     ///
-    /// Text that is not one JSON document.
+    /// Text that is not one JSON document, and one in which an object has a key
+    /// twice: as in a request's body, nobody could tell which of them counts.
     pub fn parse(text: &str) -> Result<Self, InputDocumentError> {
+        if let Some(error) = keys::duplicate(text) {
+            return Err(error);
+        }
         Value::from_json_str(text).map(Self).map_err(|error| {
             let message = error.to_string();
             InputDocumentError {

@@ -2,10 +2,13 @@
 
 use regorus::Value;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::Answer;
 use crate::decision::{Decision, DecisionError};
 use crate::denial::DenialReason;
+use crate::points::admit::AdmitDenial;
+use crate::points::connect::ConnectDenial;
 use crate::points::{self, DecisionPoint};
 
 /// What comes of an answer.
@@ -35,12 +38,12 @@ impl DecisionPoint {
     /// How an answer is taken here.
     #[must_use]
     pub fn judge(self, answer: &Answer) -> Judgement {
-        let denial = match &answer.original {
-            Value::Undefined => Some(DenialReason::Undefined),
-            value => match self.allows(value) {
-                Ok(true) => None,
-                Ok(false) => Some(DenialReason::Policy),
-                Err(error) => Some(DenialReason::InvalidDecision(error)),
+        let (denial, explanation) = match &answer.original {
+            Value::Undefined => (Some(DenialReason::Undefined), None),
+            value => match self.taken(value) {
+                Ok((true, _)) => (None, None),
+                Ok((false, explanation)) => (Some(DenialReason::Policy), explanation),
+                Err(error) => (Some(DenialReason::InvalidDecision(error)), None),
             },
         };
         Judgement {
@@ -50,17 +53,43 @@ impl DecisionPoint {
                 Some(_) => Verdict::Deny,
             },
             code: denial.as_ref().map(DenialReason::code),
-            reason: denial.as_ref().map(ToString::to_string),
+            reason: denial.map(|reason| self.words(reason, explanation)),
         }
     }
 
-    fn allows(self, value: &Value) -> Result<bool, DecisionError> {
+    /// Whether a value allows, and what it says about a denial.
+    fn taken(self, value: &Value) -> Result<(bool, Option<String>), DecisionError> {
         match self {
             Self::Ingress | Self::Egress => {
                 let decision = Decision::parse(value)?;
-                Ok(matches!(decision, Decision::Allow(_)))
+                Ok((matches!(decision, Decision::Allow(_)), None))
             }
-            Self::Connect | Self::Admit => Ok(points::Answer::parse(value)?.allowed),
+            Self::Connect | Self::Admit => {
+                let answer = points::Answer::parse(value)?;
+                Ok((answer.allowed, answer.reason))
+            }
+        }
+    }
+
+    /// A denial in the words that it has in service.
+    fn words(self, reason: DenialReason, explanation: Option<String>) -> String {
+        let (decision_id, generation) = (Uuid::nil(), 0);
+        match self {
+            Self::Ingress | Self::Egress => reason.to_string(),
+            Self::Connect => ConnectDenial {
+                reason,
+                explanation,
+                decision_id,
+                generation,
+            }
+            .to_string(),
+            Self::Admit => AdmitDenial {
+                reason,
+                explanation,
+                decision_id,
+                generation,
+            }
+            .to_string(),
         }
     }
 }

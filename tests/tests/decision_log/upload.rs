@@ -15,7 +15,7 @@ use crate::support::{Identity, counter, folder, logged as line, write};
 const DROPPED: &str = "sidegate_decision_log_dropped_total";
 
 /// Lines for a receiver, with short waits.
-fn lines(address: &str) -> String {
+pub(super) fn lines(address: &str) -> String {
     format!(
         "output = \"http\"\nurl = \"http://{address}\"\nmin_delay = \"10ms\"\nmax_delay = \"50ms\"\n"
     )

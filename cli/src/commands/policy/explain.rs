@@ -6,15 +6,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::SystemTime;
 
+use http::Method;
+use http::request::Parts;
 use serde::Serialize;
 use sidegate_policy::explain::{
     ExplainOptions, Explanation, ReadSetReport, explain, read_set, request_document,
 };
-use sidegate_policy::question::{DecisionPoint, InputDocument, suggestion};
+use sidegate_policy::question::{DecisionPoint, InputDocument};
 use sidegate_policy::replay::{Events, LogError, LoggedDecision};
-use sidegate_policy::{ConnectionParameters, PolicyError, PolicySources, RequestFacts};
+use sidegate_policy::{ConnectionParameters, PolicySources, RequestFacts};
 
-use super::{SCHEMA, explain_text, findings, input, read, refused, usable};
+use super::{SCHEMA, explain_text, findings, input, read, refused, refused_entrypoint, usable};
 use crate::arguments::{ExplainArguments, OutputFormat};
 use crate::failure::Failure;
 use crate::output;
@@ -64,7 +66,7 @@ pub(super) fn execute(arguments: &ExplainArguments) -> Result<bool, Failure> {
     };
     let explanation = explain(&sources, &asked.input, &options).map_err(|error| match error {
         sidegate_policy::question::QuestionError::Policy(error) => {
-            missing(error, &sources, &options.entrypoint)
+            refused_entrypoint(error, &sources, &options.entrypoint)
         }
         other => input::failed(&other),
     })?;
@@ -102,8 +104,8 @@ pub(super) fn execute(arguments: &ExplainArguments) -> Result<bool, Failure> {
 fn tell_read_set(arguments: &ExplainArguments, sources: &PolicySources) -> Result<bool, Failure> {
     let entrypoint = arguments.entrypoint.as_deref();
     let entrypoint = entrypoint.unwrap_or(DecisionPoint::Ingress.entrypoint());
-    let report =
-        read_set(sources, entrypoint).map_err(|error| missing(error, sources, entrypoint))?;
+    let report = read_set(sources, entrypoint)
+        .map_err(|error| refused_entrypoint(error, sources, entrypoint))?;
     match arguments.output {
         OutputFormat::Json => output::print_json(&ReadSetDocument {
             schema: SCHEMA,
@@ -112,17 +114,6 @@ fn tell_read_set(arguments: &ExplainArguments, sources: &PolicySources) -> Resul
         OutputFormat::Text => output::print(&explain_text::read_set(&report))?,
     }
     Ok(true)
-}
-
-fn missing(error: PolicyError, sources: &PolicySources, entrypoint: &str) -> Failure {
-    let meant = match error {
-        PolicyError::EntrypointMissing { .. } => suggestion(sources, entrypoint),
-        _ => None,
-    };
-    match meant {
-        Some(meant) => refused(error).help(format!("did you mean `{meant}`?")),
-        None => refused(error),
-    }
 }
 
 fn asked(arguments: &ExplainArguments) -> Result<Asked, Failure> {
@@ -170,6 +161,7 @@ fn told_request(arguments: &ExplainArguments) -> Result<InputDocument, Failure> 
         .body(())
         .map_err(|error| unusable(&error))?
         .into_parts();
+    never_asked(&head)?;
     let declared = head.headers.get(http::header::CONTENT_LENGTH);
     let request = RequestFacts {
         declared_body_bytes: declared.and_then(|size| size.to_str().ok()?.parse().ok()),
@@ -192,6 +184,18 @@ fn told_request(arguments: &ExplainArguments) -> Result<InputDocument, Failure> 
         context_extensions: std::collections::BTreeMap::new(),
     };
     request_document(&connection, &request).map_err(|error| unusable(&error))
+}
+
+/// What the proxy refuses whatever the policy says.
+fn never_asked(head: &Parts) -> Result<(), Failure> {
+    let (status, problem) = match sidegate_proxy::ambiguity(head.uri.path()) {
+        Some(problem) => (400, problem),
+        None if head.method == Method::CONNECT => (405, "CONNECT is not offered".to_owned()),
+        None => return Ok(()),
+    };
+    let message =
+        format!("such a request is refused with {status} before the policy is asked: {problem}");
+    Err(Failure::message("SG0310", message))
 }
 
 /// The event of a decision, or of the request with this id.

@@ -1,15 +1,16 @@
 //! Input documents, and questions made of the command line.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use sidegate_policy::PolicyError;
 use sidegate_policy::question::{
-    DecisionPoint, InputDocument, Question, QuestionError, QuestionOptions, suggestion,
+    DecisionPoint, InputDocument, Question, QuestionError, QuestionOptions,
 };
+use sidegate_policy::read_bounded;
 
-use super::{read, refused, usable};
+use super::{read, refused_entrypoint, usable};
 use crate::arguments::QuestionArguments;
 use crate::failure::Failure;
 
@@ -34,15 +35,8 @@ pub(super) fn question(
         time_limit: TIME_LIMIT,
     };
     let asked = Question::new(sources.clone(), options.clone());
-    let question = asked.map_err(|error| match error {
-        PolicyError::EntrypointMissing { .. } => match suggestion(&sources, &options.entrypoint) {
-            Some(meant) => refused(error).help(format!("did you mean `{meant}`?")),
-            None if options.entrypoint == DecisionPoint::Connect.entrypoint() => refused(error)
-                .help("without the package sidegate.connect connections are left to ingress"),
-            None => refused(error),
-        },
-        other => refused(other),
-    })?;
+    let question =
+        asked.map_err(|error| refused_entrypoint(error, &sources, &options.entrypoint))?;
     Ok((question, input))
 }
 
@@ -51,29 +45,31 @@ pub(super) fn failed(error: &QuestionError) -> Failure {
     Failure::new(error.code(), error)
 }
 
+/// The document in a file; `-` is standard input.
 pub(super) fn document(file: &Path) -> Result<InputDocument, Failure> {
     let name = match file.to_str() {
         Some("-") => "standard input".to_owned(),
         _ => file.display().to_string(),
     };
-    let mut bytes = Vec::new();
-    let read = match file.to_str() {
-        Some("-") => std::io::stdin().lock().read_to_end(&mut bytes).map(drop),
-        _ => std::fs::read(file).map(|content| bytes = content),
+    let text = match file.to_str() {
+        Some("-") => read_bounded(std::io::stdin().lock()),
+        _ => File::open(file).and_then(read_bounded),
     };
-    if let Err(error) = read {
-        return Err(Failure::message(
-            "SG0286",
-            format!("the input {name} cannot be read: {error}"),
-        ));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::message("SG0286", format!("the input {name} is not UTF-8")))?;
+    let text = text.map_err(|error| {
+        let problem = match error.kind() {
+            ErrorKind::InvalidData => "is not UTF-8".to_owned(),
+            _ => format!("cannot be read: {error}"),
+        };
+        Failure::message("SG0286", format!("the input {name} {problem}"))
+    })?;
     InputDocument::parse(&text).map_err(|error| {
         let place = match error.place {
             None => name,
             Some((line, column)) => format!("{name}:{line}:{column}"),
         };
-        Failure::message("SG0286", format!("the input is no JSON: {place}: {error}"))
+        Failure::message(
+            "SG0286",
+            format!("the input cannot be used: {place}: {error}"),
+        )
     })
 }

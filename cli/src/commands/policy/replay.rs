@@ -6,7 +6,7 @@ use serde::Serialize;
 use sidegate_policy::question::Verdict;
 use sidegate_policy::replay::{LoggedDecision, Replay, Replayed};
 
-use super::{SCHEMA, explain, findings, input, read_paths, refused, usable};
+use super::{SCHEMA, explain, findings, input, read_paths, refused, told, usable};
 use crate::arguments::{OutputFormat, ReplayArguments};
 use crate::failure::Failure;
 
@@ -58,6 +58,16 @@ pub(super) enum Line<'a> {
 /// Puts each decision before the policy, and prints those that come out otherwise as they are
 /// found: the log may be larger than memory. `false` where a verdict changes.
 pub(super) fn execute(arguments: &ReplayArguments) -> Result<bool, Failure> {
+    let counts = told(arguments.output, replay(arguments))?;
+    // In JSON the counts say so, and they come last.
+    if counts.errors > 0 {
+        let message = format!("{} lines of the log are no events", counts.errors);
+        return Err(Failure::message("SG0289", message));
+    }
+    Ok(counts.changed == 0)
+}
+
+fn replay(arguments: &ReplayArguments) -> Result<Counts, Failure> {
     let sources = usable(&read_paths(std::slice::from_ref(&arguments.bundle))?)?;
     let entrypoint = arguments.entrypoint.clone();
     let mut replay = Replay::new(sources, entrypoint, input::TIME_LIMIT).map_err(refused)?;
@@ -117,11 +127,7 @@ pub(super) fn execute(arguments: &ReplayArguments) -> Result<bool, Failure> {
     if !json {
         findings::tell(&summary(&counts));
     }
-    if counts.errors > 0 {
-        let message = format!("{} lines of the log are no events", counts.errors);
-        return Err(Failure::message("SG0289", message));
-    }
-    Ok(counts.changed == 0)
+    Ok(counts)
 }
 
 impl Counts {

@@ -3,17 +3,30 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::{AdminClient, Nothing, PolicyFacts, Promotion, RefusedSources, rfc3339};
+use serde::Serialize;
+
+use super::SCHEMA;
+use crate::admin::{
+    AdminClient, DecisionLogFacts, Nothing, PolicyFacts, Promotion, RefusedSources, rfc3339,
+};
 use crate::arguments::{OutputFormat, StateArguments};
 use crate::commands::block_on;
 use crate::failure::Failure;
 use crate::instance::BundleStatus;
 use crate::output;
 
+/// What `-o json` prints.
+#[derive(Debug, Serialize)]
+struct Document<'a, Facts> {
+    schema: u32,
+    #[serde(flatten)]
+    facts: &'a Facts,
+}
+
 /// Asks the instance which policy it has. `false` where the last change did not go well.
 pub(super) fn status(arguments: &StateArguments) -> Result<bool, Failure> {
     let policy = block_on(AdminClient::new(&arguments.state).status())?.policy;
-    print(arguments, &policy)?;
+    print(arguments, &policy, &policy)?;
     let candidate = policy.shadow.as_ref();
     let is_refused = policy.refused.is_some()
         || policy.bundles.iter().any(|bundle| bundle.error.is_some())
@@ -25,7 +38,7 @@ pub(super) fn status(arguments: &StateArguments) -> Result<bool, Failure> {
 pub(super) fn roll_back(arguments: &StateArguments) -> Result<bool, Failure> {
     let admin = AdminClient::new(&arguments.state);
     let policy: PolicyFacts = block_on(admin.post("/v1/policy/rollback", &Nothing {}))?;
-    print(arguments, &policy)?;
+    print(arguments, &policy, &policy)?;
     Ok(true)
 }
 
@@ -34,16 +47,21 @@ pub(super) fn roll_back(arguments: &StateArguments) -> Result<bool, Failure> {
 pub(super) fn promote(arguments: &StateArguments) -> Result<bool, Failure> {
     let admin = AdminClient::new(&arguments.state);
     let promotion: Promotion = block_on(admin.post("/v1/policy/promote", &Nothing {}))?;
-    match arguments.output {
-        OutputFormat::Json => output::print_json(&promotion)?,
-        OutputFormat::Text => output::print(&describe(&promotion.policy))?,
-    }
+    print(arguments, &promotion, &promotion.policy)?;
     Ok(promotion.is_changed)
 }
 
-fn print(arguments: &StateArguments, policy: &PolicyFacts) -> Result<(), Failure> {
+/// All facts as JSON, or the policy for people.
+fn print(
+    arguments: &StateArguments,
+    facts: &impl Serialize,
+    policy: &PolicyFacts,
+) -> Result<(), Failure> {
     match arguments.output {
-        OutputFormat::Json => output::print_json(policy),
+        OutputFormat::Json => output::print_json(&Document {
+            schema: SCHEMA,
+            facts,
+        }),
         OutputFormat::Text => output::print(&describe(policy)),
     }
 }
@@ -106,12 +124,23 @@ fn describe(policy: &PolicyFacts) -> String {
     if let Some(jump) = &policy.denials {
         line("denials", &jump.summary());
     }
+    if let Some(log) = &policy.decision_log {
+        line("decisions", &describe_log(log));
+    }
     text
 }
 
 fn refusal(refused: &RefusedSources) -> String {
     let at = moment(refused.at);
     format!("{} at {at}: {}", refused.code, refused.message)
+}
+
+fn describe_log(log: &DecisionLogFacts) -> String {
+    let mut text = log.summary();
+    for (code, problem) in log.loss().into_iter().chain(log.delay()) {
+        text.push_str(&format!("\n{code}: {problem}"));
+    }
+    text
 }
 
 fn describe_bundle(bundle: &BundleStatus) -> String {

@@ -9,12 +9,16 @@ use sidegate_policy::bundle::{
     Bundle, BundleError, Fetch, Limits, Polling, Remote, Verification, kept,
 };
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
 use super::status::Shared;
 use crate::instance::policy::PolicyFiles;
 
 /// How long a bundle may take to come.
 const WHOLE: Duration = Duration::from_secs(600);
+
+/// How long an `ETag` may be: it goes into every request, and into what is told of the bundle.
+const ETAG: usize = 1024;
 
 /// One bundle to be used.
 pub(crate) struct BundleConfig {
@@ -174,6 +178,15 @@ impl Source {
             etag,
             is_kept,
         } = receipt;
+        let etag = etag.filter(|etag| etag.len() <= ETAG || {
+            let bundle = shared.slots().get(self.index).map(|it| it.status.name.clone());
+            warn!(
+                bundle,
+                bytes = etag.len(),
+                "the server's ETag is too long and not used: the bundle is fetched whole each time",
+            );
+            false
+        });
         let text = etag.as_ref().and_then(|etag| etag.to_str().ok());
         let text = text.map(str::to_owned);
         shared.change(self.index, |slot, now| {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use sidegate_identity::clock::Clock;
 use sidegate_policy::bundle::{Bundle, BundleError, Limits, merge};
 use sidegate_policy::shadow::{Shadow, ShadowControl, ShadowCounts, ShadowMetrics};
-use sidegate_policy::{Policy, PolicyError, PolicyOptions, PolicySources};
+use sidegate_policy::{Policy, PolicyError, PolicyOptions, PolicySources, is_bundle};
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::{error, info};
 
@@ -19,9 +19,6 @@ use crate::config::{Config, ConfigSource, Key, PolicyShadow};
 use crate::failure::{Failure, chain};
 use crate::instance::status::seconds;
 use crate::instance::{policy_options, refused};
-
-/// What the name of a bundle's tarball ends with.
-const TARBALL: &[u8] = b".tar.gz";
 
 /// A candidate that was loaded, and what its files were then.
 pub(crate) struct LoadedCandidate {
@@ -234,10 +231,10 @@ fn read(path: &Path, options: &PolicyOptions) -> Result<Policy, CandidateError> 
     Ok(Policy::load(read_sources(path)?, options)?)
 }
 
-/// Reads a tarball as a bundle, and all else as `policy.path` is read.
+/// Reads a bundle as one, and all else as `policy.path` is read. A bundle that is signed is refused:
+/// no key says whether it may decide, and what is promoted decides.
 fn read_sources(path: &Path) -> Result<PolicySources, CandidateError> {
-    let name = path.file_name().unwrap_or_default();
-    if !name.as_encoded_bytes().ends_with(TARBALL) || path.is_dir() {
+    if !is_bundle(path) {
         return Ok(PolicySources::read(path)?);
     }
     let bundle = Bundle::read_path(path, &Limits::default(), None)?;
