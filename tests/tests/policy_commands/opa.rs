@@ -293,7 +293,6 @@ const CHECKED: &[&str] = &[
     "allow if { some x; input[x] }",
     "allow if { some k, v in input.x; v }",
     "allow if { [x, y] := input.x; x }",
-    "allow if { {\"a\": x} := input.x }",
     "allow if f(1)\nf(x) := 1",
     "allow if f(1)\nf(_) := 1",
     "allow if f([1, 2])\nf([x, y]) := x",
