@@ -13,6 +13,8 @@
 //! GET    /v1/bundles                      all bundles, as a SPIFFE bundle map
 //! PUT    /v1/bundles/TRUST_DOMAIN         a foreign one, in SPIFFE's format
 //! DELETE /v1/bundles/TRUST_DOMAIN
+//! GET    /v1/log/level                    which events are logged
+//! POST   /v1/log/level                    have others logged
 //! POST   /v1/policy/rollback              return to the policy before
 //! POST   /v1/policy/promote               have the candidate decide
 //! ```
@@ -24,13 +26,13 @@ mod status;
 
 pub(crate) use client::AdminClient;
 pub(crate) use documents::{
-    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Nothing, Refusal, Removed,
-    Rotate, Selected, rfc3339,
+    Bundle, BundleList, Chosen, EntryDocument, EntryList, Level, NewEntry, Nothing, Refusal,
+    Removed, Rotate, Selected, rfc3339,
 };
 pub(crate) use server::AdminServer;
 pub(crate) use status::{
     ComponentStatus, DecisionLogFacts, DenialJump, EngineFacts, EntryCounts, ListenerFacts,
-    PolicyFacts, Promotion, RefusedSources, ShadowFacts, Status, SvidStatus,
+    PolicyFacts, Promotion, RefusedSources, ReloadFacts, ShadowFacts, Status, SvidStatus,
 };
 
 /// The socket's name in the state directory.

@@ -2,6 +2,7 @@
 
 mod check;
 mod identity;
+mod log;
 mod policy;
 mod svid;
 
@@ -18,6 +19,7 @@ pub(crate) use identity::{
     BundleShowArguments, CreateArguments, EntryArguments, EntryCommand, IdentityCommand,
     ListArguments, RotateArguments, StateArguments,
 };
+pub(crate) use log::LogCommand;
 pub(crate) use policy::{
     BenchArguments, EvalArguments, ExplainArguments, PointName, PolicyCheckArguments,
     PolicyCommand, PolicyPaths, QuestionArguments, ReplayArguments, TestArguments,
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     /// Registration entries and authorities of a running instance
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// The log of a running instance
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Test, check, ask, explain, replay and time policies; see which one a running instance has, and go back
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -12,6 +12,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::instance::Descriptors;
 
 pub(crate) use authority::{authority, kept_authority};
 pub(crate) use running::running;
@@ -229,6 +230,13 @@ impl Outcome {
             (Self::Error, true) => "\x1b[31m×\x1b[0m",
         }
     }
+}
+
+/// Shown only where there are too few.
+pub(crate) fn file_descriptors(descriptors: &Descriptors) -> Option<Check> {
+    let row = Check::ok("file-descriptors", "file descriptors suffice", "");
+    let row = row.warning("SG0070", descriptors.shortage()?);
+    Some(row.hint(Descriptors::HINT))
 }
 
 /// A number of things, such as `1 warning` or `2 warnings`.

@@ -2,6 +2,7 @@
 
 mod check;
 mod identity;
+mod log;
 mod policy;
 mod run;
 mod svid;
@@ -57,6 +58,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<bool, Failure> {
         Command::Run(arguments) => run::execute(&arguments)?,
         Command::Check(arguments) => return check::execute(&arguments),
         Command::Identity(command) => identity::execute(&command)?,
+        Command::Log(command) => log::execute(&command)?,
         Command::Policy(command) => return policy::execute(&command),
         Command::Svid(command) => return svid::execute(&command),
     }

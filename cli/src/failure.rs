@@ -78,6 +78,11 @@ impl Failure {
         let _ = stderr.write_all(text.as_bytes());
     }
 
+    /// Its text without colors and without the end of its last line.
+    pub(crate) fn plain(&self) -> String {
+        self.render(false).trim_end().to_owned()
+    }
+
     fn render(&self, color: bool) -> String {
         match self {
             Self::Config(diagnostics) => diagnostics.render(color),

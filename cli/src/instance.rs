@@ -8,20 +8,23 @@
 //! ```
 //! What fails, fails before anything is served.
 
+mod access_file;
 mod bundles;
 mod components;
 mod decision_log;
+mod descriptors;
 mod examine;
 mod health;
 mod identity;
 mod listeners;
 mod policy;
+mod reload;
 mod services;
 mod socket;
 mod state;
 mod status;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -46,19 +49,27 @@ use tracing::{error, info};
 use crate::admin::{self, AdminServer};
 use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
+use crate::systemd::Systemd;
+use crate::telemetry::LogLevel;
+use access_file::{AccessFile, AccessFileHandle};
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
 use policy::{
     EvaluatorParts, GenerationMetrics, PolicyFiles, PolicyOrigin, PolicyParts, load_candidate,
 };
+use reload::Reload;
 use socket::{BoundSocket, Purpose};
 use status::Facts;
 
 pub(crate) use bundles::BundleStatus;
 pub(crate) use components::component_digest;
+pub(crate) use descriptors::Descriptors;
 pub(crate) use examine::examine;
 pub(crate) use policy::{ChangeError, PolicyManager};
 pub(crate) use state::{Found, StateDirectory};
+
+/// What systemd shows.
+const SERVING: &str = "serving";
 
 /// How long a reader of the access log may take for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -77,8 +88,16 @@ pub(crate) struct Instance {
     proxy: Proxy,
     access_log: AccessLogWriter,
     decision_log: Option<DecisionLogWriter>,
+    systemd: Arc<Systemd>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// What tells a running instance to reload, and is told how it goes.
+#[derive(Default)]
+pub(crate) struct Supervisor {
+    hangup: Option<Signal>,
+    systemd: Systemd,
 }
 
 /// A listener as it is.
@@ -91,12 +110,21 @@ pub(crate) struct ListenerStatus {
 
 impl Instance {
     /// Starts what the configuration says. `source` is its file, if there is one, so that what is
-    /// refused is shown at its place.
+    /// refused is shown at its place, and so that it is read again with each SIGHUP.
     pub(crate) async fn start(
         config: &Config,
         source: Option<&ConfigSource>,
         state: StateDirectory,
+        level: LogLevel,
+        supervisor: Supervisor,
     ) -> Result<Self, Failure> {
+        let Supervisor { hangup, systemd } = supervisor;
+        let systemd = Arc::new(systemd);
+        let limit = descriptors::raise().map_err(|error| Failure::new("SG0008", &error))?;
+        let mut fitted = config.clone();
+        let descriptors = descriptors::fit(&mut fitted.listeners, limit);
+        descriptors.warn();
+        let (config, written) = (&fitted, config);
         let mut registry = Registry::with_prefix("sidegate");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entries = identity::entries(config, source)?;
@@ -143,7 +171,7 @@ impl Instance {
             .map(|_| parts.evaluator(&policy))
             .collect::<Result<Vec<_>, PolicyError>>()
             .map_err(|error| Failure::new(error.code(), &error))?;
-        let (access_log, writer) = access_log(config)?;
+        let (access_log, writer, access_file) = access_log(config, source)?;
         let status: Vec<_> = bound.iter().map(listeners::status).collect();
         let served = bound
             .iter()
@@ -182,6 +210,11 @@ impl Instance {
             },
             served,
         ));
+        let reload = source.zip(hangup).map(|(source, hangup)| {
+            let clock = Arc::clone(&clock);
+            let reload = Reload::new(source.path(), written, level.clone(), access_file, clock);
+            (Arc::new(reload), hangup)
+        });
         let facts = Facts {
             source: Arc::clone(&plane.source),
             clock: Arc::clone(&clock),
@@ -192,7 +225,12 @@ impl Instance {
             workload_socket: socket.endpoint(),
             admin: admin.address(),
             admin_tls: gate.is_some(),
+            descriptors,
+            reload: reload.as_ref().map(|(reload, _)| Arc::clone(reload)),
         };
+        if let Some((reload, hangup)) = reload {
+            tasks.spawn(reload.run(hangup, Arc::clone(&systemd), stop.clone()));
+        }
         let scheme = if gate.is_some() { "https" } else { "http" };
         let admin_url = format!("{scheme}://{}", admin.address());
         tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
@@ -201,7 +239,7 @@ impl Instance {
         for (file, written) in files {
             tasks.spawn(file.run(written, identities.clone(), stop.clone()));
         }
-        let server = AdminServer::new(Arc::clone(&plane.source), policy, move || {
+        let server = AdminServer::new(Arc::clone(&plane.source), policy, level, move || {
             serde_json::to_value(facts.status()).unwrap_or_default()
         });
         tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));
@@ -227,6 +265,7 @@ impl Instance {
             proxy,
             access_log: writer,
             decision_log: decision_writer,
+            systemd,
             tasks,
             stop,
         })
@@ -234,6 +273,12 @@ impl Instance {
 
     /// Waits for SIGTERM or SIGINT, then drains. A second one ends the wait at once.
     pub(crate) async fn run(self, mut signals: StopSignals) {
+        self.systemd.ready(SERVING);
+        if let Some(period) = self.systemd.watchdog() {
+            let (systemd, health) = (Arc::clone(&self.systemd), Arc::clone(&self.health));
+            self.tasks
+                .spawn(keep_alive(systemd, health, period / 2, self.stop.clone()));
+        }
         signals.next().await;
         tokio::select! {
             () = self.drain() => info!("stopped"),
@@ -243,6 +288,7 @@ impl Instance {
 
     async fn drain(self) {
         info!("draining");
+        self.systemd.stopping();
         self.health.drain();
         let proxy = self.proxy;
         let drained = tokio::task::spawn_blocking(move || proxy.drain());
@@ -313,6 +359,36 @@ impl StopSignals {
     }
 }
 
+impl Supervisor {
+    /// Begins to listen for SIGHUP, and finds out about systemd. Needs a runtime.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            hangup: Some(listen_for(SignalKind::hangup())?),
+            systemd: Systemd::from_environment()?,
+        })
+    }
+}
+
+/// Tells systemd that all is well, for as long as it is.
+async fn keep_alive(
+    systemd: Arc<Systemd>,
+    health: Arc<Health>,
+    period: Duration,
+    stop: CancellationToken,
+) {
+    // Asked for more often, it would be a load of its own.
+    let mut ticks = tokio::time::interval(period.max(Duration::from_millis(1)));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if health.is_alive() {
+            systemd.alive();
+        }
+    }
+}
+
 fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::new("SG0008", &error))
 }
@@ -376,13 +452,35 @@ fn policy_options(config: &Config) -> PolicyOptions {
     }
 }
 
-fn access_log(config: &Config) -> Result<(AccessLog, AccessLogWriter), Failure> {
-    let output: Box<dyn Write + Send> = match config.log.access {
-        AccessLogOutput::Stdout => Box::new(std::io::stdout()),
-        AccessLogOutput::Stderr => Box::new(std::io::stderr()),
+/// With what opens it again, where it is a file.
+fn access_log(
+    config: &Config,
+    source: Option<&ConfigSource>,
+) -> Result<(AccessLog, AccessLogWriter, Option<AccessFileHandle>), Failure> {
+    let (output, handle): (Box<dyn Write + Send>, _) = match &config.log.access {
+        AccessLogOutput::Stdout => (Box::new(io::stdout()), None),
+        AccessLogOutput::Stderr => (Box::new(io::stderr()), None),
+        AccessLogOutput::File(path) => {
+            let opened = AccessFile::open(path);
+            let (file, handle) = opened.map_err(|error| access_log_unwritable(source, &error))?;
+            (Box::new(file), Some(handle))
+        }
     };
-    AccessLog::start(output).map_err(|error| Failure::new("SG0008", &error))
+    let started = AccessLog::start(output, config.log.access_format);
+    let (log, writer) = started.map_err(|error| Failure::new("SG0008", &error))?;
+    Ok((log, writer, handle))
 }
+
+fn access_log_unwritable(source: Option<&ConfigSource>, error: &io::Error) -> Failure {
+    let key = Key::of("log").child("access_path");
+    let error = AccessLogUnwritable(error.to_string());
+    refused(source, &key, "SG0071", &error)
+}
+
+/// The access log's file cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the access log cannot be written: {0}")]
+struct AccessLogUnwritable(String);
 
 /// An error about what a key of the configuration says, shown there if there is a file.
 fn refused(

@@ -11,6 +11,7 @@ mod config;
 mod failure;
 mod instance;
 mod output;
+mod systemd;
 mod table;
 mod telemetry;
 mod transport;
@@ -18,7 +19,6 @@ mod transport;
 use std::process::ExitCode;
 
 use clap::Parser;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use arguments::Arguments;
 
@@ -27,10 +27,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // More descriptors than the usual soft limit; without them, fewer connections are served.
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
     // An error means that a provider is installed already: it is this one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match commands::execute(arguments) {

@@ -1,4 +1,4 @@
-//! The access log: one JSON line a request, written when its response has ended.
+//! The access log: one line a request, written when its response has ended.
 //!
 //! Workers never wait for it: what the writer cannot take is dropped and counted.
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::error::DENIED_NOW;
 use crate::guard::Progress;
+use crate::line_format::LineFormat;
 use crate::metrics::{ListenerMetrics, Verdict};
 use crate::open_request::Opened;
 
@@ -34,6 +35,7 @@ pub struct AccessLog {
     all: Arc<Mutex<Vec<Lines>>>,
     /// Wakes the writer.
     wake: SyncSender<()>,
+    format: LineFormat,
 }
 
 /// Whole lines of one worker.
@@ -94,11 +96,14 @@ pub(crate) struct Line {
 }
 
 impl AccessLog {
-    /// Starts the thread that writes lines to `output`.
+    /// Starts the thread that writes lines to `output`, and flushes it behind whole lines only.
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn start(output: impl Write + Send + 'static) -> io::Result<(Self, AccessLogWriter)> {
+    pub fn start(
+        output: impl Write + Send + 'static,
+        format: LineFormat,
+    ) -> io::Result<(Self, AccessLogWriter)> {
         let (wake, woken) = sync_channel(1);
         let lines = Lines::default();
         let all = Arc::new(Mutex::new(vec![Arc::clone(&lines)]));
@@ -108,7 +113,13 @@ impl AccessLog {
                 let all = Arc::clone(&all);
                 move || write_all(&woken, &all, output)
             })?;
-        Ok((Self { lines, all, wake }, AccessLogWriter(thread)))
+        let log = Self {
+            lines,
+            all,
+            wake,
+            format,
+        };
+        Ok((log, AccessLogWriter(thread)))
     }
 
     /// The end of another worker, which waits for nobody but the writer.
@@ -128,7 +139,7 @@ impl AccessLog {
             drop(lines);
             return metrics.line_dropped();
         }
-        if let Err(error) = serde_json::to_writer(&mut *lines, line) {
+        if let Err(error) = self.format.write(line, &mut lines) {
             lines.truncate(before);
             tracing::error!(code = "SG0330", %error, "an access-log line cannot be written");
             return;

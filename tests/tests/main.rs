@@ -25,6 +25,7 @@ mod generations;
 mod go_spiffe;
 mod hostile;
 mod jwt;
+mod lifecycle;
 mod metrics;
 mod mtls;
 mod opa_envoy;

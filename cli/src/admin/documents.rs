@@ -52,6 +52,13 @@ pub(crate) struct Selected {
     pub(crate) id: Option<String>,
 }
 
+/// Directives of a log filter.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Level {
+    pub(crate) level: String,
+}
+
 /// A document that says nothing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

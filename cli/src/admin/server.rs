@@ -24,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::{
-    Bundle, BundleList, Chosen, EntryDocument, EntryList, NewEntry, Nothing, Refusal, Removed,
-    Rotate, Selected,
+    Bundle, BundleList, Chosen, EntryDocument, EntryList, Level, NewEntry, Nothing, Refusal,
+    Removed, Rotate, Selected,
 };
 use crate::failure::chain;
 use crate::instance::{ChangeError, PolicyManager};
 use crate::table::Table;
+use crate::telemetry::LogLevel;
 
 /// The largest request.
 const LARGEST: usize = 4 << 20;
@@ -41,6 +42,7 @@ const HEAD: Duration = Duration::from_secs(10);
 pub(crate) struct AdminServer {
     source: Arc<EmbeddedSource>,
     policy: Arc<PolicyManager>,
+    level: LogLevel,
     status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
@@ -58,11 +60,13 @@ impl AdminServer {
     pub(crate) fn new(
         source: Arc<EmbeddedSource>,
         policy: Arc<PolicyManager>,
+        level: LogLevel,
         status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
     ) -> Self {
         Self {
             source,
             policy,
+            level,
             status: Arc::new(status),
         }
     }
@@ -127,6 +131,8 @@ impl AdminServer {
             (&Method::POST, ["v1", "authorities", kind, action]) => {
                 self.authority(kind, action, body).await
             }
+            (&Method::GET, ["v1", "log", "level"]) => self.log_level(),
+            (&Method::POST, ["v1", "log", "level"]) => self.set_log_level(body).await,
             (&Method::POST, ["v1", "policy", "rollback"]) => self.roll_back(body).await,
             (&Method::POST, ["v1", "policy", "promote"]) => self.promote(body).await,
             _ => Err(Refused::new(
@@ -262,6 +268,21 @@ impl AdminServer {
             }
             other => Err(unknown(&format!("action `{other}`"))),
         }
+    }
+
+    fn log_level(&self) -> Answer {
+        let level = self.level.get();
+        json_document(StatusCode::OK, &Level { level })
+    }
+
+    async fn set_log_level(&self, body: Incoming) -> Answer {
+        let Level { level } = read(body).await?;
+        let before = self.level.get();
+        self.level.set(&level).map_err(|problem| {
+            Refused::new(StatusCode::BAD_REQUEST, "SG0037", problem.to_string())
+        })?;
+        info!(level, before, "the log level is changed");
+        self.log_level()
     }
 
     async fn roll_back(&self, body: Incoming) -> Answer {

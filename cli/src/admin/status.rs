@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sidegate_identity::embedded::Authorities;
 
 use crate::check::counted;
-use crate::instance::{BundleStatus, ListenerStatus};
+use crate::instance::{BundleStatus, Descriptors, ListenerStatus};
 
 /// The document of `GET /v1/status`. Moments are seconds since 1970.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +43,27 @@ pub(crate) struct Status {
     pub(crate) policy: PolicyFacts,
     pub(crate) listeners: Vec<ListenerFacts>,
     pub(crate) components: Vec<ComponentStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) descriptors: Option<Descriptors>,
+    /// What came of the last SIGHUP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reload: Option<ReloadFacts>,
+}
+
+/// What came of reading the configuration file again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReloadFacts {
+    pub(crate) at: u64,
+    pub(crate) file: String,
+    /// The problems of the file, each at its place; nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+    /// Why the access log could not be opened again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) access_log: Option<String>,
+    /// Keys whose new values count after a restart.
+    #[serde(default)]
+    pub(crate) restart: Vec<String>,
 }
 
 /// How many entries there are.

@@ -5,7 +5,7 @@ use std::path::Path;
 use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::AuthorityKind;
 
-use super::{Category, Check, authority, probe, span};
+use super::{Category, Check, authority, file_descriptors, probe, span};
 use crate::admin::{
     AdminClient, DecisionLogFacts, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status,
     SvidStatus,
@@ -45,6 +45,7 @@ pub(crate) async fn running(state: &Path) -> Result<Vec<Category>, Failure> {
 pub(super) fn rows(state: &Path, status: &Status, seen: Seen) -> Vec<Category> {
     let categories = [
         Category::new("state", instance(state, status, seen.directory)),
+        Category::new("configuration", configuration(status)),
         Category::new("identity", identity(status)),
         Category::new(
             "workload API",
@@ -88,6 +89,32 @@ fn instance(state: &Path, status: &Status, directory: Result<(), Failure>) -> Ve
             .warning("SG0149", failing)
             .hint("it is tried again each second; look at the log")
     }));
+    rows
+}
+
+/// Only what is not well: most instances never reload.
+fn configuration(status: &Status) -> Vec<Check> {
+    let mut rows = Vec::new();
+    if let Some(descriptors) = &status.descriptors {
+        rows.extend(file_descriptors(descriptors));
+    }
+    let Some(reload) = &status.reload else {
+        return rows;
+    };
+    if let Some(refused) = &reload.refused {
+        let row = Check::ok("reload", "configuration file can be used", &reload.file);
+        let row = row.error("SG0072", format!("it is refused:\n{refused}"));
+        rows.push(row.hint("what runs stays as it is; mend the file, and send SIGHUP again"));
+    }
+    rows.extend(reload.restart.iter().map(|key| {
+        Check::ok("restart", "configuration file is what runs", key)
+            .warning("SG0073", "its change needs a restart")
+    }));
+    if let Some(problem) = &reload.access_log {
+        let row = Check::ok("access-log", "access log can be opened again", "");
+        let row = row.error("SG0071", problem);
+        rows.push(row.hint("lines go to the file that was open; mend it, and send SIGHUP again"));
+    }
     rows
 }
 

@@ -4,17 +4,18 @@ use super::{Ready, block_on};
 use crate::arguments::{OutputFormat, RunArguments};
 use crate::config;
 use crate::failure::Failure;
-use crate::instance::{Instance, StateDirectory, StopSignals};
+use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor};
 use crate::{output, telemetry};
 
 /// Runs until it is told to stop.
 pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
     let (config, source) = config::load(&arguments.config)?;
-    telemetry::start(&config.log)?;
+    let level = telemetry::start(&config.log)?;
     let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
     block_on(async {
         let signals = StopSignals::listen()?;
-        let instance = Instance::start(&config, Some(&source), state).await?;
+        let supervisor = Supervisor::listen()?;
+        let instance = Instance::start(&config, Some(&source), state, level, supervisor).await?;
         print(&instance, arguments.output)?;
         instance.run(signals).await;
         Ok(())

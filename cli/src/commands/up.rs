@@ -16,7 +16,7 @@ use crate::config::{
     WorkloadApi,
 };
 use crate::failure::Failure;
-use crate::instance::{Instance, StateDirectory, StopSignals, component_digest};
+use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor, component_digest};
 use crate::{output, telemetry};
 
 const LISTENER: &str = "main";
@@ -25,7 +25,7 @@ const EXAMPLE_COMPONENT: &[u8] = include_bytes!("../../../guests/components/hell
 
 /// Runs until it is told to stop.
 pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
-    telemetry::start(&Log {
+    let level = telemetry::start(&Log {
         level: "info".to_owned(),
         ..Log::default()
     })?;
@@ -34,7 +34,7 @@ pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
     let config = configure(arguments, &state)?;
     block_on(async {
         let signals = StopSignals::listen()?;
-        let instance = Instance::start(&config, None, state).await?;
+        let instance = Instance::start(&config, None, state, level, Supervisor::default()).await?;
         let demo = Demo::new(&config, &instance);
         match format {
             OutputFormat::Json => output::print_json(&Ready::new(&instance, Some(demo)))?,
@@ -133,6 +133,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),
             limits: Limits::default(),
+            has_own_cap: false,
             context_extensions: BTreeMap::new(),
         }],
         log: Log {

@@ -3,6 +3,7 @@
 mod bundles;
 mod decision_log;
 mod limits;
+mod log;
 mod routes;
 mod shadow;
 
@@ -18,11 +19,11 @@ use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
     Admin, BodyLimits, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource,
-    Listener, Log, Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
+    Listener, Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
 };
 use super::raw::{
-    RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawLog,
-    RawPolicy, RawProxy, RawRequestBody, RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawPolicy,
+    RawProxy, RawRequestBody, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
 use crate::table::Table;
@@ -296,6 +297,10 @@ impl Lowering<'_> {
             &at.child("request_body"),
             raw.request_body.unwrap_or_default().0,
         );
+        let has_own_cap = raw
+            .limits
+            .as_ref()
+            .is_some_and(|raw| raw.0.max_connections.is_some());
         let limits = self.limits(at, raw.limits, raw.http2);
         let context_extensions = self.context_extensions(
             &at.child("context_extensions"),
@@ -310,6 +315,7 @@ impl Lowering<'_> {
             timeouts,
             body_limits,
             limits,
+            has_own_cap,
             context_extensions,
         })
     }
@@ -388,22 +394,6 @@ impl Lowering<'_> {
                 command: command.unwrap_or_default(),
             },
         })
-    }
-
-    fn log(&mut self, raw: RawLog) -> Log {
-        let at = Key::of("log");
-        let default = Log::default();
-        Log {
-            level: self
-                .optional(raw.level, at.child("level"), values::log_level)
-                .unwrap_or(default.level),
-            format: self
-                .optional(raw.format, at.child("format"), values::log_format)
-                .unwrap_or(default.format),
-            access: self
-                .optional(raw.access, at.child("access"), values::access_log_output)
-                .unwrap_or(default.access),
-        }
     }
 }
 

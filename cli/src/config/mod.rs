@@ -12,6 +12,7 @@
 mod codes;
 mod cross;
 mod diagnostic;
+mod differences;
 mod document;
 mod key;
 mod lower;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
+pub(crate) use differences::differences;
 pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
@@ -36,7 +38,7 @@ pub(crate) use model::{
 };
 
 pub(crate) use upstream::{UpstreamServer, upstream_server};
-pub(crate) use values::{jwt_svid_ttl, svid_ttl};
+pub(crate) use values::{directives, jwt_svid_ttl, svid_ttl};
 
 use document::{Document, KeyMap};
 
@@ -102,6 +104,11 @@ fn parse(path: &Path, text: &str) -> Result<(Config, ConfigSource), Diagnostics>
 }
 
 impl ConfigSource {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A problem with the value of `key`, or, where the file does not set it, with the nearest
     /// section around it. Labels and help can be added.
     pub(crate) fn diagnostic(

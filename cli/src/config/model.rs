@@ -16,7 +16,7 @@ use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
 pub(crate) use sidegate_proxy::{
-    BodyLimits, Http2Limits, Limits, RequestRate, RouteMatch, Timeouts,
+    BodyLimits, Http2Limits, Limits, LineFormat, RequestRate, RouteMatch, Timeouts,
 };
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -212,6 +212,8 @@ pub(crate) struct Listener {
     pub(crate) body_limits: BodyLimits,
     /// `[listener.limits]` and `[listener.http2]`.
     pub(crate) limits: Limits,
+    /// Whether `limits.max_connections` was set. Else it makes way where descriptors are few.
+    pub(crate) has_own_cap: bool,
     /// What the policy is told of the listener, without its name.
     pub(crate) context_extensions: BTreeMap<String, String>,
 }
@@ -246,20 +248,31 @@ pub(crate) struct SvidFile {
     pub(crate) notify: Notify,
 }
 
-/// `[log]`: diagnostics on standard error, and where the access log's JSON lines go.
+/// `[log]`: diagnostics on standard error, and where the access log's lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Log {
     /// Directives of a `tracing` filter, such as `info,sidegate_proxy=debug`.
     pub(crate) level: String,
     pub(crate) format: LogFormat,
     pub(crate) access: AccessLogOutput,
+    pub(crate) access_format: LineFormat,
 }
 
 /// Where the access log goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AccessLogOutput {
     Stdout,
     Stderr,
+    /// Opened again on SIGHUP.
+    File(PathBuf),
+}
+
+/// The kinds of [`AccessLogOutput`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessLogKind {
+    Stdout,
+    Stderr,
+    File,
 }
 
 /// How diagnostics are written.
@@ -415,6 +428,7 @@ impl Default for Log {
             level: "info".to_owned(),
             format: LogFormat::Text,
             access: AccessLogOutput::Stdout,
+            access_format: LineFormat::Json,
         }
     }
 }

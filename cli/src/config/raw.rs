@@ -227,6 +227,8 @@ pub(super) struct RawLog {
     pub(super) level: Option<String>,
     pub(super) format: Option<String>,
     pub(super) access: Option<String>,
+    pub(super) access_path: Option<String>,
+    pub(super) access_format: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

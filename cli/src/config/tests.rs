@@ -15,8 +15,8 @@ use sidegate_policy::bundle::Polling;
 use sidegate_proxy::PathMatch;
 
 use super::model::{
-    BroughtFiles, BundleVerification, DecisionLog, FileOptions, Notify, Route, RouteMatch, Sample,
-    UploadOptions,
+    BroughtFiles, BundleVerification, DecisionLog, FileOptions, LineFormat, Notify, Route,
+    RouteMatch, Sample, UploadOptions,
 };
 use super::*;
 
@@ -208,6 +208,7 @@ fn what_is_left_out_has_the_documented_default() {
                 pack_as_bytes: false,
             },
             limits: Limits::default(),
+            has_own_cap: false,
             context_extensions: BTreeMap::new(),
         }],
         svid_files: Vec::new(),
@@ -215,6 +216,7 @@ fn what_is_left_out_has_the_documented_default() {
             level: "info".to_owned(),
             format: LogFormat::Text,
             access: AccessLogOutput::Stdout,
+            access_format: LineFormat::Json,
         },
         decision_log: None,
     };
@@ -287,7 +289,9 @@ fn what_is_written_is_what_is_used() {
         [log]
         level = "off,sidegate=debug"
         format = "json"
-        access = "stderr"
+        access = "file"
+        access_path = "access.log"
+        access_format = "text"
         [decision_log]
         output = "http"
         url = "https://logs.example:8443/opa/"
@@ -394,6 +398,7 @@ fn what_is_written_is_what_is_used() {
                 pack_as_bytes: true,
             },
             limits: Limits::default(),
+            has_own_cap: false,
             context_extensions: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         }],
         svid_files: vec![SvidFile {
@@ -407,7 +412,8 @@ fn what_is_written_is_what_is_used() {
         log: Log {
             level: "off,sidegate=debug".to_owned(),
             format: LogFormat::Json,
-            access: AccessLogOutput::Stderr,
+            access: AccessLogOutput::File(PathBuf::from("folder/access.log")),
+            access_format: LineFormat::Text,
         },
         decision_log: Some(DecisionLog {
             output: DecisionLogOutput::Http(Receiver {

@@ -20,8 +20,8 @@ use tracing_subscriber::EnvFilter;
 use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
-    AccessLogOutput, Credentials, DecisionLogKind, Identity, IdentitySource, LogFormat, Sample,
-    WorkloadApi,
+    AccessLogKind, Credentials, DecisionLogKind, Identity, IdentitySource, LineFormat, LogFormat,
+    Sample, WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -110,6 +110,11 @@ pub(super) fn lifetime(
             )),
         }
     }
+}
+
+/// Directives of a log filter, by the same rule as in a file.
+pub(crate) fn directives(text: &str) -> Result<String, String> {
+    log_level(text).map_err(Problem::in_a_line)
 }
 
 /// The lifetime of SVIDs on the command line, by the same rule as in a file.
@@ -275,13 +280,21 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Problem> {
     )
 }
 
-pub(super) fn access_log_output(text: &str) -> Result<AccessLogOutput, Problem> {
+pub(super) fn access_log_kind(text: &str) -> Result<AccessLogKind, Problem> {
     one_of(
         text,
         &[
-            ("stdout", AccessLogOutput::Stdout),
-            ("stderr", AccessLogOutput::Stderr),
+            ("stdout", AccessLogKind::Stdout),
+            ("stderr", AccessLogKind::Stderr),
+            ("file", AccessLogKind::File),
         ],
+    )
+}
+
+pub(super) fn line_format(text: &str) -> Result<LineFormat, Problem> {
+    one_of(
+        text,
+        &[("json", LineFormat::Json), ("text", LineFormat::Text)],
     )
 }
 

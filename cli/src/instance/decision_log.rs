@@ -95,7 +95,7 @@ fn unwritable(source: Option<&ConfigSource>, error: &DecisionLogError) -> Failur
 }
 
 /// Whether a file can be written, or made.
-fn writable(path: &Path) -> io::Result<()> {
+pub(super) fn writable(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     match std::fs::metadata(&path) {
         Ok(found) if !found.is_file() => Err(io::Error::other("it is not a regular file")),

@@ -20,11 +20,12 @@ use super::policy::load_candidate;
 use super::socket::{BoundSocket, Purpose, short_enough};
 use super::status::{self, seconds};
 use super::{
-    Found, StateDirectory, decision_log, examine_policy, health, identity, listeners, refused,
+    Found, StateDirectory, access_log_unwritable, decision_log, descriptors, examine_policy,
+    health, identity, listeners, refused,
 };
 use crate::admin::{AdminClient, SOCKET, Status};
-use crate::check::{Category, Check, authority, counted, kept_authority};
-use crate::config::{Config, ConfigSource, Identity, Key, Listener, Target};
+use crate::check::{Category, Check, authority, counted, file_descriptors, kept_authority};
+use crate::config::{AccessLogOutput, Config, ConfigSource, Identity, Key, Listener, Target};
 use crate::failure::Failure;
 
 /// A configuration, and what there is on this machine.
@@ -75,6 +76,8 @@ pub(crate) async fn examine(
         Category::new("decision log", examination.decision_log()),
         Category::new("listeners", listeners),
         Category::new("components", components(loaded)),
+        Category::new("access log", examination.access_log()),
+        Category::new("process", examination.descriptors()),
     ];
     Ok(categories.into_iter().flatten().collect())
 }
@@ -227,6 +230,25 @@ impl Examination<'_> {
             Check::ok("decision-log", "decisions can be logged", place).unless(outcome)
         };
         examined.map(row).unwrap_or_default()
+    }
+
+    fn access_log(&self) -> Vec<Check> {
+        let AccessLogOutput::File(path) = &self.config.log.access else {
+            return Vec::new();
+        };
+        let writable = decision_log::writable(path);
+        let writable = writable.map_err(|error| access_log_unwritable(Some(self.source), &error));
+        let place = path.display().to_string();
+        Check::ok("access-log", "access log can be written", place).unless(writable)
+    }
+
+    /// By the limits of whoever asks.
+    fn descriptors(&self) -> Vec<Check> {
+        let mut listeners = self.config.listeners.clone();
+        let limit = descriptors::hard_limit();
+        let fitted = limit.map(|limit| descriptors::fit(&mut listeners, limit));
+        let row = fitted.ok().and_then(|it| file_descriptors(&it));
+        row.into_iter().collect()
     }
 
     fn listeners(&self, loaded: &Components, entries: Option<&EntryRegistry>) -> Vec<Check> {

@@ -100,6 +100,11 @@ impl Health {
         self.draining.store(true, Relaxed);
     }
 
+    /// Whether every worker runs that should: a restart mends no other problem.
+    pub(super) fn is_alive(&self) -> bool {
+        self.draining.load(Relaxed) || self.listeners.is_empty() || (self.workers_run)()
+    }
+
     /// The listeners, and what tells whether they have an identity to show.
     pub(super) fn listeners(&self) -> &[(ListenerStatus, ServerTls)] {
         &self.listeners

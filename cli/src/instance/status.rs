@@ -14,8 +14,9 @@ use sidegate_identity::svid::Issued;
 use sidegate_policy::Policy;
 use sidegate_policy::explain::EngineUse;
 
-use super::PolicyManager;
 use super::health::Health;
+use super::reload::Reload;
+use super::{Descriptors, PolicyManager};
 use crate::admin::{
     ComponentStatus, EngineFacts, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus,
 };
@@ -32,6 +33,8 @@ pub(super) struct Facts {
     pub(super) workload_socket: String,
     pub(super) admin: SocketAddr,
     pub(super) admin_tls: bool,
+    pub(super) descriptors: Descriptors,
+    pub(super) reload: Option<Arc<Reload>>,
 }
 
 impl Facts {
@@ -72,6 +75,8 @@ impl Facts {
                 })
                 .collect(),
             components: self.components.clone(),
+            descriptors: Some(self.descriptors),
+            reload: self.reload.as_ref().and_then(|reload| reload.facts()),
         }
     }
 }
