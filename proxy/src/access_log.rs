@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
+use crate::connections::CutBy;
 use crate::error::DENIED_NOW;
 use crate::guard::Progress;
 use crate::line_format::LineFormat;
@@ -81,6 +82,9 @@ pub(crate) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dynamic_metadata: Option<DynamicMetadata>,
     pub(crate) status: u16,
+    /// Of a tunnel only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_bytes: Option<u64>,
     pub(crate) response_bytes: u64,
     pub(crate) duration_ms: f64,
     /// What ended the request early, as in the metrics.
@@ -179,6 +183,14 @@ impl Record {
         self.line.complete = true;
     }
 
+    /// The upstream ended a tunnel otherwise than it should.
+    pub(crate) fn tunnel_broken(&mut self, error: &dyn std::error::Error) {
+        self.line.error = Some("tunnel_broken");
+        self.line.code = Some("SG0317");
+        self.line.detail = Some(error.to_string());
+        self.line.complete = true;
+    }
+
     pub(crate) fn broken(&mut self, error: &dyn std::error::Error) {
         self.line.error = Some("response_broken");
         self.line.code = Some("SG0324");
@@ -194,7 +206,10 @@ impl Drop for Record {
             self.line.error.get_or_insert("stream_idle");
             self.line.code.get_or_insert("SG0361");
         } else if !self.line.complete {
-            self.line.error.get_or_insert("downstream_gone");
+            let cut_by = self.opened.as_ref().and_then(Opened::cut_by);
+            let label = cut_by.map_or("downstream_gone", CutBy::label);
+            self.line.error.get_or_insert(label);
+            self.line.code = self.line.code.or(cut_by.map(CutBy::code));
         }
         self.line.duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.metrics

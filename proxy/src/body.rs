@@ -125,7 +125,8 @@ impl Body for Recorded {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 this.record.sent(length);
-                if this.source.is_end_stream() {
+                // Trailers are the last: nobody asks for more.
+                if frame.is_trailers() || this.source.is_end_stream() {
                     this.record.complete();
                 }
             }

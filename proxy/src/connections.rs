@@ -11,6 +11,7 @@ use sidegate_identity::SpiffeId;
 use sidegate_policy::ConnectionFacts;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::DENIED_NOW;
 use crate::open_request::OpenRequests;
 use crate::worker::Listener;
 
@@ -45,10 +46,27 @@ pub(crate) struct LiveConnection {
     pub(crate) identity_generation: u64,
     /// Cancelled when the connection must be cut.
     pub(crate) cancel: CancellationToken,
+    /// Why it was cut, once it is.
+    pub(crate) cut_by: OnceLock<CutBy>,
     /// Cancelled when the connection should end in good order.
     pub(crate) ending: CancellationToken,
     /// What runs on it.
     pub(crate) requests: OpenRequests,
+}
+
+/// Why a connection was cut, and with it what still ran on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CutBy {
+    /// Trust in the peer was withdrawn.
+    Trust,
+    /// The policy denies it now.
+    Policy,
+    /// The peer's SVID ended.
+    Expiry,
+    /// Nothing moved in it any more.
+    Idle,
+    /// It outlived the drain timeout.
+    Drain,
 }
 
 /// Keeps a connection in the table; dropping it takes it out.
@@ -103,8 +121,9 @@ impl LiveConnection {
         }
     }
 
-    /// Ends it, whatever it is doing.
-    pub(crate) fn cut(&self) {
+    /// Ends it, whatever it is doing. The first reason is the one that counts.
+    pub(crate) fn cut(&self, by: CutBy) {
+        self.cut_by.get_or_init(|| by);
         tracing::debug!(
             listener = %self.listener.name,
             downstream = %self.downstream,
@@ -115,6 +134,30 @@ impl LiveConnection {
             "a live connection is cut",
         );
         self.cancel.cancel();
+    }
+}
+
+impl CutBy {
+    /// In the access log.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Trust => "trust_gone",
+            Self::Policy => DENIED_NOW,
+            Self::Expiry => "peer_expired",
+            Self::Idle => "idle",
+            Self::Drain => "drain_timeout",
+        }
+    }
+
+    /// The stable diagnostic code.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Trust => "SG0309",
+            Self::Policy => "SG0342",
+            Self::Expiry => "SG0316",
+            Self::Idle => "SG0305",
+            Self::Drain => "SG0306",
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) enum ProxyError {
     NoPolicy,
     #[error("the upstream did not answer in time")]
     RequestTimeout,
+    #[error("the route's upstream cannot switch protocols")]
+    NoUpgrade,
     #[error("the upstream failed")]
     Upstream(#[from] UpstreamError),
 }
@@ -161,6 +163,18 @@ impl ProxyError {
                 label: "request_timeout",
                 code: Some("SG0312"),
             },
+            Self::NoUpgrade => Telling {
+                status: StatusCode::NOT_IMPLEMENTED,
+                grpc_status: UNIMPLEMENTED,
+                label: "no_upgrade",
+                code: Some("SG0314"),
+            },
+            Self::Upstream(UpstreamError::BadUpgrade) => Telling {
+                status: StatusCode::BAD_GATEWAY,
+                grpc_status: UNAVAILABLE,
+                label: "bad_upgrade",
+                code: Some("SG0315"),
+            },
             Self::Upstream(UpstreamError::ConnectTimeout) => Telling {
                 status: StatusCode::BAD_GATEWAY,
                 grpc_status: UNAVAILABLE,
@@ -216,6 +230,7 @@ impl ProxyError {
             | Self::DeniedNow(_)
             | Self::PeerExpired
             | Self::NoPolicy
+            | Self::NoUpgrade
             | Self::Upstream(_) => None,
         }
     }

@@ -13,9 +13,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
+use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use sidegate_policy::{ConnectPermit, DynamicMetadata, Permit, RequestFacts};
 use tokio::io::AsyncWriteExt;
@@ -26,6 +28,7 @@ use uuid::Uuid;
 
 use crate::access_log::Record;
 use crate::body::{Recorded, Source};
+use crate::connections::CutBy;
 use crate::error::ProxyError;
 use crate::generation::with_evaluator;
 use crate::guard::{self, Late};
@@ -33,6 +36,8 @@ use crate::head;
 use crate::metrics::Verdict;
 use crate::open_request::Circumstances;
 use crate::request_body::RequestBody;
+use crate::tunnel::Tunnel;
+use crate::upgrade::Upgrade;
 use crate::worker::{Listener, Worker};
 use downstream::{Downstream, TlsStream};
 use sidegate_identity::tls::HandshakeProblem;
@@ -159,20 +164,29 @@ fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
 async fn request(
     downstream: Arc<Downstream>,
     request: Request<Incoming>,
-) -> Result<Response<Recorded>, Infallible> {
+) -> Result<Response<Either<Recorded, Empty<Bytes>>>, Infallible> {
     let in_flight = downstream.activity.begin();
     let request_id = Uuid::new_v4().to_string();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let upgrade = Upgrade::take(&mut head, &body);
     let mut record = downstream.record(&head, &request_id);
     let caller = answer::Caller::of(&head);
-    let outcome = forward(&downstream, head, body, &request_id, &mut record).await;
+    let wish = upgrade.as_ref();
+    let outcome = forward(&downstream, head, body, wish, &request_id, &mut record).await;
     let mut response = match outcome {
         Ok(response) => response,
         Err(error) => answer::local(error, caller, &mut record),
     };
     record.line.status = response.status().as_u16();
     answer::finish(&mut response, &request_id, &downstream);
-    Ok(response.map(|source| Recorded::new(source, record, in_flight)))
+    let ends = upgrade.and_then(|upgrade| upgrade.accepted(&mut response));
+    Ok(match ends {
+        Some(ends) => {
+            downstream.switch(Tunnel::new(ends, record, in_flight));
+            response.map(|_| Either::Right(Empty::new()))
+        }
+        None => response.map(|source| Either::Left(Recorded::new(source, record, in_flight))),
+    })
 }
 
 /// normalize → route → (read the body, if the policy has to see it) → authorize → connect → stream
@@ -180,6 +194,7 @@ async fn forward(
     downstream: &Downstream,
     mut head: Parts,
     body: Incoming,
+    upgrade: Option<&Upgrade>,
     request_id: &str,
     record: &mut Record,
 ) -> Result<Response<Source>, ProxyError> {
@@ -192,6 +207,9 @@ async fn forward(
     let timeouts = &downstream.listener.timeouts;
     let begun = Instant::now();
     let authority = head::normalize(&mut head, &downstream.identity_headers, &id)?;
+    if let Some(upgrade) = upgrade {
+        upgrade.put(&mut head);
+    }
     record.line.authority = authority.to_string();
     let place = downstream.route(&head, &authority);
     let route = place.and_then(|place| downstream.listener.routes.get(place));
@@ -202,7 +220,7 @@ async fn forward(
     let now = downstream.worker.clock.now();
     // The connection ends with the SVID; but its timers do not count while a machine is suspended.
     if !downstream.peer.validity.contains(now) {
-        downstream.cancel.cancel();
+        downstream.cut(CutBy::Expiry);
         return Err(ProxyError::PeerExpired);
     }
 
@@ -229,6 +247,9 @@ async fn forward(
     let permit = authorize(downstream, place, facts, record)?;
     // Who may not ask does not learn what is there.
     let upstream = &route.ok_or(ProxyError::NoRoute)?.upstream;
+    if upgrade.is_some() && !upstream.can_upgrade() {
+        return Err(ProxyError::NoUpgrade);
+    }
     let opened = downstream.open(&permit, circumstances, place);
     let opened = record.opened.insert(opened);
 
@@ -236,7 +257,13 @@ async fn forward(
     let sending = Box::pin(upstream.send(permit, body.noting(progress)));
     let sending = guard::within(progress, deadline, timeouts.body_read, sending);
     match opened.unless_denied(sending).await {
-        Ok(Ok(response)) => Ok(response?),
+        Ok(Ok(response)) => {
+            let mut response = response?;
+            if let Some(upgrade) = upgrade {
+                upgrade.answer(&mut response)?;
+            }
+            Ok(response)
+        }
         Ok(Err(Late::RequestBody)) => Err(ProxyError::BodyStalled),
         Ok(Err(Late::Response)) => Err(ProxyError::RequestTimeout),
         Err(denial) => {

@@ -25,6 +25,8 @@ mod request_body;
 mod route;
 mod server;
 mod trust;
+mod tunnel;
+mod upgrade;
 pub mod upstream;
 mod worker;
 

@@ -39,7 +39,7 @@ pub(crate) struct ListenerMetrics {
     duration: Histogram,
     open: Gauge,
     handshakes: Family<HandshakeLabels, Counter>,
-    cut: [Counter; 2],
+    cut: [Counter; 3],
     cut_requests: Counter,
     refused: Counter,
     limits: [Counter; Limit::ALL.len()],
@@ -55,6 +55,8 @@ pub(crate) enum Cut {
     trust,
     /// The policy denies it now.
     policy,
+    /// The peer's SVID ended.
+    expired,
 }
 
 /// A limit of a listener, by the name of its key in the configuration.
@@ -209,7 +211,7 @@ impl ProxyMetrics {
             duration: self.duration.get_or_create(&label).clone(),
             open: self.open.get_or_create(&label).clone(),
             handshakes: self.handshakes.clone(),
-            cut: [Cut::trust, Cut::policy].map(|reason| {
+            cut: [Cut::trust, Cut::policy, Cut::expired].map(|reason| {
                 self.cut.get_or_create_owned(&CutLabels {
                     listener: listener.to_owned(),
                     reason,
@@ -269,10 +271,11 @@ impl ListenerMetrics {
     }
 
     pub(crate) fn cut(&self, reason: Cut) {
-        let [trust, policy] = &self.cut;
+        let [trust, policy, expired] = &self.cut;
         match reason {
             Cut::trust => trust.inc(),
             Cut::policy => policy.inc(),
+            Cut::expired => expired.inc(),
         };
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use crate::connections::LiveConnection;
+use crate::connections::{CutBy, LiveConnection};
 use crate::generation::{current, with_evaluator};
 use crate::metrics::Cut;
 use crate::open_request::OpenRequest;
@@ -91,7 +91,7 @@ fn ask_connection(live: &LiveConnection, now: SystemTime) {
         "a connection is cut: the policy has changed",
     );
     live.listener.metrics.cut(Cut::policy);
-    live.cut();
+    live.cut(CutBy::Policy);
 }
 
 /// Asks about a request, and tells it to end if it is denied now.
@@ -130,7 +130,7 @@ async fn finish(ending: Ending) {
     for (live, request) in ending {
         if live.requests.contains(&request) {
             live.listener.metrics.cut(Cut::policy);
-            live.cut();
+            live.cut(CutBy::Policy);
         }
     }
 }

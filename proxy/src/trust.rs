@@ -12,7 +12,7 @@ use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::Trust;
 use tracing::info;
 
-use crate::connections::LiveConnection;
+use crate::connections::{CutBy, LiveConnection};
 use crate::metrics::Cut;
 use crate::worker::Worker;
 
@@ -63,7 +63,7 @@ pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
                 "a connection is cut: what it was trusted by is gone",
             );
             live.listener.metrics.cut(Cut::trust);
-            live.cut();
+            live.cut(CutBy::Trust);
         }
     }
 }

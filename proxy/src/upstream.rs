@@ -4,7 +4,7 @@ mod address;
 pub mod http1;
 pub mod http2;
 
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri};
 use sidegate_policy::Permit;
@@ -14,6 +14,7 @@ use tower::util::BoxCloneSyncService;
 use crate::body::{BoxBody, Source};
 use crate::head::strip_hop_by_hop;
 use crate::request_body::RequestBody;
+use crate::upgrade;
 pub use address::Address;
 use http1::Http1Upstream;
 use http2::Http2Upstream;
@@ -56,6 +57,8 @@ pub(crate) enum UpstreamError {
     Connect(#[source] std::io::Error),
     #[error("the upstream broke off")]
     Reset(#[source] hyper::Error),
+    #[error("the upstream switched to a protocol that it was not asked for")]
+    BadUpgrade,
     #[error("the client broke off while it sent the request")]
     Downstream(#[source] hyper::Error),
     #[error(transparent)]
@@ -72,6 +75,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it can be asked to switch to another protocol.
+    pub(crate) fn can_upgrade(&self) -> bool {
+        matches!(self, Self::Http1(_))
+    }
+
     /// Forwards what the policy permitted, and nothing else can be: this uses the permit up.
     pub(crate) async fn send(
         &self,
@@ -79,6 +87,7 @@ impl Upstream {
         body: RequestBody,
     ) -> Result<Response<Source>, UpstreamError> {
         let forwardable = permit.into_forwardable();
+        let asked = forwardable.head.headers.get(UPGRADE).cloned();
         let request = Request::from_parts(forwardable.head, body);
         let mut response = match self {
             Self::Service(service) => {
@@ -95,8 +104,13 @@ impl Upstream {
                 response.map(|body| Source::Http2 { body })
             }
         };
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = switched.then(|| upgrade::accepted(asked.as_ref(), response.headers()));
         strip_hop_by_hop(response.headers_mut());
         let headers = response.headers_mut();
+        if let Some(protocol) = protocol {
+            upgrade::put(headers, protocol.ok_or(UpstreamError::BadUpgrade)?);
+        }
         for (name, value) in &forwardable.response_headers_to_add {
             headers.append(name, value.clone());
         }

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::access_log::AccessLog;
-use crate::connections::Connections;
+use crate::connections::{Connections, CutBy};
 use crate::generation::{self, Replacements};
 use crate::guard::Admission;
 use crate::inbound;
@@ -116,7 +116,7 @@ pub(crate) fn run(prepared: Prepared) {
         let all_ended = tokio::time::timeout(worker.drain_timeout, connections.wait());
         if all_ended.await.is_err() {
             let live = worker.connections.all();
-            live.iter().for_each(|live| live.cut());
+            live.iter().for_each(|live| live.cut(CutBy::Drain));
             warn!(
                 code = "SG0306",
                 cut = live.len(),

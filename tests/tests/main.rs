@@ -43,5 +43,6 @@ mod support;
 mod svid;
 mod svid_files;
 mod up;
+mod upgrade;
 mod upstream;
 mod workload_api;

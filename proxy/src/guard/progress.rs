@@ -131,7 +131,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let progress = Progress::new();
+        // A stream that is switched to another protocol goes on as another task.
+        let progress = Progress::current();
         let watched = WatchedStream {
             stream,
             timer: sleep_until(progress.begun + self.listener.timeouts.stream_idle),
@@ -165,13 +166,15 @@ impl<F: Future<Output = ()>> Future for WatchedStream<F> {
         while this.timer.as_mut().poll(context).is_ready() {
             let next = this.progress.last_moved() + this.listener.timeouts.stream_idle;
             if next <= Instant::now() {
-                this.progress.stalled.store(true, Relaxed);
-                this.listener.metrics.limit_exceeded(Limit::stream_idle);
-                debug!(
-                    code = "SG0361",
-                    listener = %this.listener.name,
-                    "nothing moves in a stream any more",
-                );
+                // A stream that became a tunnel is watched in two tasks.
+                if !this.progress.stalled.swap(true, Relaxed) {
+                    this.listener.metrics.limit_exceeded(Limit::stream_idle);
+                    debug!(
+                        code = "SG0361",
+                        listener = %this.listener.name,
+                        "nothing moves in a stream any more",
+                    );
+                }
                 return Poll::Ready(());
             }
             this.timer.as_mut().reset(next);

@@ -80,7 +80,7 @@ pub(super) fn finish(response: &mut Response<Source>, request_id: &str, downstre
         response.headers_mut().insert(REQUEST_ID, id);
     }
     *response.version_mut() = Version::HTTP_11;
-    if downstream.is_closing() {
+    if downstream.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 use http::request::Parts;
 use http::uri::Authority;
+use hyper::rt::Executor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::CertificateDer;
 use sidegate_identity::encoding::certificates_pem;
@@ -16,17 +17,19 @@ use sidegate_policy::{ConnectionFacts, ConnectionParameters, Permit};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::body::Budget;
 use crate::access_log::{Line, Record, timestamp};
 use crate::activity::Activity;
-use crate::connections::{LiveConnection, Registered};
+use crate::connections::{CutBy, LiveConnection, Registered};
 use crate::generation;
-use crate::guard::{Caller, Progress};
+use crate::guard::{Caller, Progress, StreamExecutor};
 use crate::head::IdentityHeaders;
-use crate::metrics::{OpenConnection, Verdict};
+use crate::metrics::{Cut, OpenConnection, Verdict};
 use crate::open_request::{Circumstances, OpenRequests, Opened};
 use crate::trust;
+use crate::tunnel::Tunnel;
 use crate::worker::{Listener, Worker};
 
 pub(super) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -55,6 +58,7 @@ pub(super) struct Downstream {
     /// Cancelled when the connection should end in good order.
     pub(super) ending: CancellationToken,
     pub(super) is_http2: bool,
+    tunnel: Mutex<Option<Tunnel>>,
     address: Arc<str>,
     peer_id: Arc<str>,
     closing: AtomicBool,
@@ -119,6 +123,7 @@ impl Downstream {
             policy_generation: AtomicU64::new(generation::current()),
             identity_generation: worker.identities.borrow().generation,
             cancel: cancel.clone(),
+            cut_by: OnceLock::new(),
             ending: ending.clone(),
             requests: OpenRequests::default(),
         });
@@ -136,6 +141,7 @@ impl Downstream {
             cancel,
             ending,
             is_http2: tls.alpn_protocol() == Some(b"h2"),
+            tunnel: Mutex::default(),
             address: address.to_string().into(),
             peer_id: peer_id.into(),
             peer,
@@ -176,6 +182,42 @@ impl Downstream {
         Opened::new(self.registered.connection(), permit, circumstances, route)
     }
 
+    /// Ends the connection, whatever it is doing.
+    pub(super) fn cut(&self, by: CutBy) {
+        self.registered.connection().cut(by);
+    }
+
+    /// Ends the connection at the end of the peer's SVID.
+    pub(super) fn expire(&self) {
+        self.cut(CutBy::Expiry);
+        if self.activity.is_idle() {
+            return;
+        }
+        self.listener.metrics.cut(Cut::expired);
+        info!(
+            code = "SG0316",
+            listener = %self.listener.name,
+            downstream = %self.address,
+            peer = %self.peer_id,
+            "a connection is cut: the peer's SVID has ended",
+        );
+    }
+
+    /// Lets a tunnel run: in place of an HTTP/1 connection, or of an HTTP/2 stream.
+    pub(super) fn switch(&self, tunnel: Tunnel) {
+        if self.is_http2 {
+            // It is watched as the stream was.
+            StreamExecutor::new(&self.listener).execute(tunnel.run());
+        } else {
+            *self.tunnel() = Some(tunnel);
+        }
+    }
+
+    /// What this HTTP/1 connection becomes once its response has been sent.
+    pub(super) fn tunnel(&self) -> MutexGuard<'_, Option<Tunnel>> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on each HTTP/1 response ends the connection.
     pub(super) fn close_after_response(&self) {
         self.closing.store(true, Relaxed);
@@ -203,6 +245,7 @@ impl Downstream {
                 policy_generation: None,
                 dynamic_metadata: None,
                 status: 0,
+                request_bytes: None,
                 response_bytes: 0,
                 duration_ms: 0.0,
                 error: None,

@@ -22,9 +22,11 @@ use tracing::{debug, warn};
 
 use super::downstream::{Downstream, TlsStream};
 use crate::activity::Watched;
+use crate::connections::CutBy;
 use crate::guard::{Http2Guard, StreamExecutor};
 use crate::limits::HEADERS_ON_STACK;
 use crate::metrics::Limit;
+use crate::tunnel::Tunnelled;
 
 /// Streams of one connection that h2 may reset for errors of the client. Those that come fast are
 /// counted before.
@@ -62,6 +64,7 @@ pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>, permit
             .max_pending_accept_reset_streams(max_resets)
             .max_local_error_reset_streams(MAX_ERROR_RESETS)
             .max_send_buf_size(MAX_SEND_BUFFER)
+            .enable_connect_protocol()
             .serve_connection(io, service);
         let shutdown =
             |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
@@ -79,9 +82,15 @@ pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>, permit
             // Heads are timed here: this timer would also end connections that are merely kept.
             .header_read_timeout(None)
             .max_header_size(max_header_bytes)
-            .serve_connection(io, service);
-        let shutdown =
-            |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
+            .serve_connection(io, service)
+            .with_upgrades();
+        let connection = {
+            let downstream = Arc::clone(&downstream);
+            Tunnelled::new(connection, move || downstream.tunnel().take())
+        };
+        let shutdown = |tunnelled: Pin<&mut Tunnelled<http1::UpgradeableConnection<_, _>, _>>| {
+            tunnelled.connection().graceful_shutdown();
+        };
         live(connection, shutdown, downstream).await;
     }
 }
@@ -231,6 +240,7 @@ impl Deadlines {
             }
             let now = Instant::now();
             if self.expired <= now {
+                downstream.expire();
                 return Poll::Ready(Due::Cut);
             }
             if self.expiring.is_some_and(|expiring| expiring <= now) {
@@ -256,6 +266,7 @@ impl Deadlines {
                     if !downstream.activity.is_idle() {
                         downstream.listener.metrics.limit_exceeded(Limit::idle);
                         debug!(code = "SG0305", "nothing moves in a request any more");
+                        downstream.cut(CutBy::Idle);
                         return Poll::Ready(Due::Cut);
                     }
                     self.goodbye = Some(now + GOODBYE);

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, TE, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, Version};
+use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -73,8 +73,10 @@ impl Http1Upstream {
         }
         if request.headers().contains_key(TE) {
             // Means this connection only (RFC 9110 section 10.1.4).
-            let te = HeaderValue::from_static("te");
-            request.headers_mut().insert(CONNECTION, te);
+            let upgrades = request.headers().contains_key(UPGRADE);
+            let named = if upgrades { "te, upgrade" } else { "te" };
+            let named = HeaderValue::from_static(named);
+            request.headers_mut().insert(CONNECTION, named);
         }
         loop {
             let (mut sender, reused) = match self.pool.take() {
@@ -89,7 +91,8 @@ impl Http1Upstream {
             }
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    let connection = Some((sender, Arc::clone(&self.pool)));
+                    let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+                    let connection = stays.then(|| (sender, Arc::clone(&self.pool)));
                     return Ok(response.map(|body| PooledBody { body, connection }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -124,7 +127,7 @@ impl Pool {
             .await
             .map_err(UpstreamError::Reset)?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
@@ -150,6 +153,8 @@ impl Body for PooledBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
+            // Nobody asks for more after trailers.
+            Some(Ok(frame)) if frame.is_trailers() => self.give_back(),
             Some(Ok(_)) => {}
             Some(Err(_)) => self.connection = None,
             None => self.give_back(),
