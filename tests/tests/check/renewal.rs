@@ -30,7 +30,7 @@ fn what_cannot_be_renewed_is_warned_of_until_it_can_be() {
         let file = state.join(file);
         match kept {
             Kept::Root => fs::write(&file, authorities(&[(root(), intermediate())])).unwrap(),
-            Kept::JwtKeys => age_jwt_keys(&file, Duration::hours(12) - Duration::seconds(2)),
+            Kept::JwtKeys => age_jwt_keys(&file, Duration::hours(12) - Duration::seconds(6)),
         }
         let gate = Sidegate::run(&config);
         let (code, document) = check_state(&state, &["--strict"]);
@@ -77,7 +77,7 @@ fn root() -> Age {
 
 /// Half of its life is over soon.
 fn intermediate() -> Age {
-    age(3600, 3604)
+    age(3600, 3612)
 }
 
 /// In seconds.
