@@ -94,18 +94,12 @@ pub(crate) static FORWARDED: [Explanation; 4] = [
 ];
 
 /// What differs in some input documents.
-pub(crate) static DOCUMENTS: [Explanation; 13] = [
+pub(crate) static DOCUMENTS: [Explanation; 12] = [
     in_case(
         "cookies in two headers over HTTP/1.1",
         "/input/attributes/request/http/headers/cookie",
         Between(r#""a=1,b=2""#, r#""a=1; b=2""#),
         "Envoy joins them by a comma, which is no separator of cookies (RFC 9113 section 8.2.3)",
-    ),
-    in_case(
-        "te",
-        "/input/attributes/request/http/headers/te",
-        OnlyTheirs,
-        "it is for one hop and not forwarded, so the policy does not see it",
     ),
     in_case(
         "headers that a hop vouches for",

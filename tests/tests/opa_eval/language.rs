@@ -198,7 +198,11 @@ const CASES: [(&str, &str); 60] = [
 ];
 
 /// Where they differ, and why that is left.
-const EXPLAINED: [(&str, &str); 5] = [
+const EXPLAINED: [(&str, &str); 6] = [
+    (
+        "unification with input",
+        "the engine's object patterns hold of larger objects: the policy is refused",
+    ),
     (
         "arithmetic on text in one of two rules",
         "the engine fails where OPA is undefined: a request is denied",
