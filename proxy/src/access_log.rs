@@ -171,6 +171,11 @@ impl Record {
         self.line.response_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
 
+    /// Whether its response has no content (RFC 9110 section 6.4.1).
+    pub(crate) fn has_no_content(&self) -> bool {
+        self.line.method == "HEAD" || matches!(self.line.status, 204 | 304)
+    }
+
     pub(crate) fn complete(&mut self) {
         self.line.complete = true;
     }

@@ -93,8 +93,8 @@ pin_project_lite::pin_project! {
 
 impl Recorded {
     pub(crate) fn new(source: Source, mut record: Record, in_flight: InFlight) -> Self {
-        // A body that is at its end already is never asked for more.
-        if source.is_end_stream() {
+        // A body that is at its end already is never asked for more, nor is one that there cannot be.
+        if source.is_end_stream() || record.has_no_content() {
             record.complete();
         }
         Self {

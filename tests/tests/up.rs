@@ -173,6 +173,8 @@ async fn the_access_log_has_one_line_of_json_for_each_request() {
         assert_eq!(line["method"], "GET");
         assert_eq!(line["path"], path);
         assert!(line["duration_ms"].is_number(), "{line}");
+        // An answer without content ends well, although nobody asks for its content.
+        assert_eq!(line.get("error").is_none(), verdict == "allow", "{line}");
         decisions.push(line["decision_id"].as_str().unwrap().to_owned());
     }
     assert_ne!(decisions[0], decisions[1]);
