@@ -142,6 +142,22 @@ fn only_what_a_policy_may_read_is_needed() {
 }
 
 #[test]
+fn a_caller_cannot_keep_its_body_from_being_looked_at_by_calling_it_grpc_too() {
+    let evaluator = evaluator("package envoy.authz\n\nallow if input.parsed_body.x == 1\n");
+    for (content_type, is_needed) in [
+        ("application/grpc; x=application/json", true),
+        ("application/grpc", false),
+        (
+            "application/grpc; x=application/x-www-form-urlencoded",
+            false,
+        ),
+    ] {
+        let head = post(content_type, "").head;
+        assert_eq!(evaluator.needs_body(&head), is_needed, "{content_type}");
+    }
+}
+
+#[test]
 fn a_policy_decides_on_what_is_in_the_body() {
     let mut evaluator =
         evaluator("package envoy.authz\n\nallow if input.parsed_body.role == \"reader\"\n");
