@@ -257,8 +257,8 @@ fn check_brackets(sources: &PolicySources) -> Result<(), PolicyError> {
     Ok(())
 }
 
-/// The first line on which brackets are nested too deep, from 1.
-fn too_deep(text: &str) -> Option<usize> {
+/// The first line on which brackets are nested too deep, from 1. Such a text is not for the parser.
+pub(crate) fn too_deep(text: &str) -> Option<usize> {
     let (mut line, mut depth) = (1_usize, 0_usize);
     let mut characters = text.chars();
     while let Some(character) = characters.next() {

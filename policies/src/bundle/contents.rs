@@ -10,6 +10,7 @@ use super::error::BundleError;
 use super::files::{Files, Limits, read_archive, read_directory, read_error};
 use super::manifest::{MANIFEST, Manifest};
 use super::signature::{SIGNATURES, Verification, verify};
+use crate::engine::too_deep;
 use crate::sources::{BundleRevision, DataDocument, Module, PolicySources, RegoVersion};
 use crate::syntax::whole_path;
 
@@ -267,6 +268,9 @@ fn describes_nothing(path: &str) -> Result<(), BundleError> {
 
 /// The package of a module in its components after `data`, if it parses.
 fn package(module: &Module) -> Option<Vec<String>> {
+    if too_deep(&module.text).is_some() {
+        return None;
+    }
     let mut engine = Engine::new();
     engine.set_rego_v0(module.version == RegoVersion::V0);
     let (file, text) = (module.file.clone(), module.text.clone());

@@ -36,7 +36,14 @@ struct Shared {
     address: Address,
     connect_timeout: Duration,
     /// Who finds none connects; the others wait for that one's.
-    current: Mutex<Option<Sender>>,
+    current: Mutex<Current>,
+}
+
+/// The connection, and how many there were until it.
+#[derive(Default)]
+struct Current {
+    number: u64,
+    sender: Option<Sender>,
 }
 
 impl Http2Upstream {
@@ -62,12 +69,12 @@ impl Http2Upstream {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let request = with_pseudo_headers(request);
-        let (mut sender, reused) = self.sender(false).await?;
+        let (mut sender, number, reused) = self.sender(None).await?;
         match sender.try_send_request(request).await {
             Ok(response) => Ok(response),
             Err(mut error) => match error.take_message() {
                 Some(unsent) if reused => {
-                    let (mut sender, _) = self.sender(true).await?;
+                    let (mut sender, ..) = self.sender(Some(number)).await?;
                     sender.send_request(unsent).await.map_err(broken)
                 }
                 _ => Err(broken(error.into_error())),
@@ -75,14 +82,13 @@ impl Http2Upstream {
         }
     }
 
-    /// The connection, and whether it was there before.
-    async fn sender(&self, anew: bool) -> Result<(Sender, bool), UpstreamError> {
+    /// The connection with its number, and whether it was there before. It is not the one that
+    /// failed: of all whose requests that one did not take, the first connects.
+    async fn sender(&self, failed: Option<u64>) -> Result<(Sender, u64, bool), UpstreamError> {
         let mut current = self.shared.current.lock().await;
-        let usable = current
-            .as_ref()
-            .filter(|sender| !sender.is_closed() && !anew);
-        if let Some(sender) = usable {
-            return Ok((sender.clone(), true));
+        let sender = current.sender.as_ref().filter(|sender| !sender.is_closed());
+        if let Some(sender) = sender.filter(|_| failed != Some(current.number)) {
+            return Ok((sender.clone(), current.number, true));
         }
         let stream = self.shared.address.connect(self.shared.connect_timeout);
         let stream = stream.await?;
@@ -100,8 +106,11 @@ impl Http2Upstream {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        *current = Some(sender.clone());
-        Ok((sender, false))
+        *current = Current {
+            number: current.number + 1,
+            sender: Some(sender.clone()),
+        };
+        Ok((sender, current.number, false))
     }
 }
 

@@ -220,3 +220,13 @@ allow if input.who in data.bindings.admins
     let alone = load(&[("data", &data)]).unwrap_err();
     assert_eq!(alone.code(), "SG0204");
 }
+
+#[test]
+fn brackets_that_are_nested_too_deep_do_not_reach_the_parser() {
+    let deep = format!("{ALLOW}\nx := {}1{}\n", "[".repeat(64), "]".repeat(64));
+    for manifest in ["{}", r#"{"roots": ["envoy/authz"]}"#] {
+        let bundle = read(&[("/.manifest", manifest), ("/policy.rego", &deep)]).unwrap();
+        let error = load(&[("authz", &bundle)]).unwrap_err();
+        assert_eq!(error.code(), "SG0212", "{manifest}");
+    }
+}
