@@ -6,6 +6,6 @@ mod verifier;
 
 pub(crate) use peer::check_signer;
 pub use peer::{PeerError, PeerIdentity};
-pub use server::{HandshakeProblem, Presented, ServerTls, TlsError, Trust};
+pub use server::{HandshakeProblem, Presented, ServerTls, TlsError, TlsMode, Trust};
 pub use verifier::SpiffeVerifier;
 pub(crate) use verifier::{describe, verify_chain};

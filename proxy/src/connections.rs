@@ -32,11 +32,12 @@ struct Table {
 pub(crate) struct LiveConnection {
     pub(crate) listener: Arc<Listener>,
     pub(crate) downstream: SocketAddr,
-    pub(crate) peer: SpiffeId,
+    /// None where it showed none, and the listener takes that.
+    pub(crate) peer: Option<SpiffeId>,
     /// The peer's certificates, leaf first: they are verified again when trust changes.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The end of the peer's SVID.
-    pub(crate) expires_at: SystemTime,
+    pub(crate) expires_at: Option<SystemTime>,
     /// What the policy may know of it.
     pub(crate) facts: ConnectionFacts,
     /// The same for each route that tells the policy more.
@@ -127,7 +128,7 @@ impl LiveConnection {
         tracing::debug!(
             listener = %self.listener.name,
             downstream = %self.downstream,
-            peer = %self.peer,
+            peer = self.peer.as_ref().map(tracing::field::display),
             expires_at = ?self.expires_at,
             policy_generation = self.policy_generation.load(Relaxed),
             identity_generation = self.identity_generation,

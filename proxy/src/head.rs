@@ -19,7 +19,8 @@ pub(crate) const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// How the client is connected.
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Envoy's header that tells the policy whether it sees a part of the body only.
 const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -65,8 +66,10 @@ pub(crate) enum HeadProblem {
 /// What this proxy says about a connection's peer, in headers that nobody else may write.
 #[derive(Debug, Clone)]
 pub(crate) struct IdentityHeaders {
-    /// One element of `x-forwarded-client-cert`.
-    pub(crate) client_certificate: HeaderValue,
+    /// One element of `x-forwarded-client-cert`, where the peer has an identity.
+    pub(crate) client_certificate: Option<HeaderValue>,
+    /// `https` or `http`.
+    pub(crate) scheme: &'static str,
     /// The peer's IP address.
     pub(crate) downstream: HeaderValue,
 }
@@ -105,9 +108,11 @@ pub(crate) fn normalize(
     join_cookies(headers);
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
     headers.insert(HOST, host);
-    headers.insert(XFCC, identity.client_certificate.clone());
+    if let Some(client_certificate) = &identity.client_certificate {
+        headers.insert(XFCC, client_certificate.clone());
+    }
     headers.insert(X_FORWARDED_FOR, identity.downstream.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(identity.scheme));
     headers.insert(REQUEST_ID, request_id.clone());
     Ok(authority)
 }
@@ -234,7 +239,8 @@ mod tests {
     fn normalized(uri: &str, headers: &[(&str, &str)]) -> Result<Parts, HeadProblem> {
         let mut head = head(uri, headers);
         let identity = IdentityHeaders {
-            client_certificate: HeaderValue::from_static("URI=spiffe://one.test/a"),
+            client_certificate: Some(HeaderValue::from_static("URI=spiffe://one.test/a")),
+            scheme: "https",
             downstream: HeaderValue::from_static("192.0.2.1"),
         };
         normalize(&mut head, &identity, &HeaderValue::from_static("id"))?;

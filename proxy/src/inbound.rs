@@ -39,9 +39,12 @@ use crate::request_body::RequestBody;
 use crate::tunnel::Tunnel;
 use crate::upgrade::Upgrade;
 use crate::worker::{Listener, Worker};
-use downstream::{Downstream, TlsStream};
-use sidegate_identity::tls::HandshakeProblem;
+use downstream::{Downstream, Stream};
+use sidegate_identity::tls::{HandshakeProblem, TlsMode};
 use watch::GOODBYE;
+
+/// The first byte of a TLS connection: the content type of a handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn connection(
@@ -81,25 +84,31 @@ pub(crate) async fn connection(
     watch::serve(stream, downstream, permit).await;
 }
 
-/// TLS handshake with a verified X.509-SVID, in time.
-async fn identify(
-    listener: &Listener,
-    stream: TcpStream,
-    address: SocketAddr,
-) -> Option<TlsStream> {
+/// TLS handshake, in time, with a verified X.509-SVID where the listener demands one. Where it
+/// demands nothing, what does not begin as TLS does is plaintext.
+async fn identify(listener: &Listener, stream: TcpStream, address: SocketAddr) -> Option<Stream> {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "a connection was gone before its handshake");
         return None;
     }
     let handshake = async {
         // A peer that says nothing takes nobody's turn.
-        stream.peek(&mut [0]).await?;
+        let mut first = [0];
+        stream.peek(&mut first).await?;
+        if listener.tls.mode() == TlsMode::Permissive && first != [TLS_HANDSHAKE] {
+            return Ok(Stream::Right(stream));
+        }
         let _turn = listener.admission.handshake().await;
-        listener.tls.acceptor().accept(stream).await
+        let accepted = listener.tls.acceptor().accept(stream).await;
+        accepted.map(Stream::Left)
     };
     match timeout(listener.timeouts.header_read, handshake).await {
         Ok(Ok(stream)) => {
-            listener.metrics.handshake("success");
+            let result = match &stream {
+                Stream::Left(_) => "success",
+                Stream::Right(_) => "plaintext",
+            };
+            listener.metrics.handshake(result);
             Some(stream)
         }
         Ok(Err(error)) => {
@@ -151,7 +160,7 @@ fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
     info!(
         code,
         listener = %downstream.listener.name,
-        peer = %downstream.peer.spiffe_id,
+        peer = downstream.peer_id(),
         reason,
         decision_id = decision_id.map(tracing::field::display),
         error,
@@ -219,7 +228,8 @@ async fn forward(
     let deadline = begun + limit;
     let now = downstream.worker.clock.now();
     // The connection ends with the SVID; but its timers do not count while a machine is suspended.
-    if !downstream.peer.validity.contains(now) {
+    let peer = downstream.peer.as_ref();
+    if peer.is_some_and(|peer| !peer.validity.contains(now)) {
         downstream.cut(CutBy::Expiry);
         return Err(ProxyError::PeerExpired);
     }
@@ -239,6 +249,7 @@ async fn forward(
         (unread, RequestBody::unread(body))
     };
     let circumstances = Circumstances {
+        scheme: downstream.scheme(),
         time: now,
         declared_body_bytes,
         body: seen,

@@ -59,6 +59,8 @@ pub(crate) struct OpenRequests {
 /// What a policy may know of a request beside its head.
 #[derive(Debug, Clone)]
 pub(crate) struct Circumstances {
+    /// `https` or `http`.
+    pub(crate) scheme: &'static str,
     pub(crate) time: SystemTime,
     pub(crate) declared_body_bytes: Option<u64>,
     /// What the policy saw of the body.
@@ -90,7 +92,7 @@ impl Circumstances {
     /// All that a policy may know of a request with this head, which is normalized.
     pub(crate) fn of(&self, head: Parts) -> RequestFacts {
         RequestFacts {
-            scheme: "https".to_owned(),
+            scheme: self.scheme.to_owned(),
             host: text(&head, &HOST).to_owned(),
             request_id: text(&head, &REQUEST_ID).to_owned(),
             time: self.time,

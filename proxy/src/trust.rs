@@ -59,7 +59,7 @@ pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
                 code = "SG0309",
                 listener = %live.listener.name,
                 downstream = %live.downstream,
-                peer = %live.peer,
+                peer = live.peer.as_ref().map(tracing::field::display),
                 "a connection is cut: what it was trusted by is gone",
             );
             live.listener.metrics.cut(Cut::trust);
@@ -87,6 +87,7 @@ impl<'a> Withdrawn<'a> {
     }
 
     fn concerns(&self, live: &LiveConnection) -> bool {
-        self.entries || self.trust_domains.contains(live.peer.trust_domain())
+        let peer = live.peer.as_ref();
+        self.entries || peer.is_some_and(|id| self.trust_domains.contains(id.trust_domain()))
     }
 }

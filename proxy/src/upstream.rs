@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::body::{BoxBody, Source};
-use crate::head::strip_hop_by_hop;
+use crate::head::{X_FORWARDED_PROTO, strip_hop_by_hop};
 use crate::request_body::RequestBody;
 use crate::upgrade;
 pub use address::Address;
@@ -127,12 +127,17 @@ fn broken(error: hyper::Error) -> UpstreamError {
     }
 }
 
-/// A handler in this process sees the target as the client meant it: over TLS, at the authority.
+/// A handler in this process sees the target as the client meant it: at the authority, over TLS or
+/// not.
 fn with_absolute_target(mut request: Request<RequestBody>) -> Request<RequestBody> {
     let authority = request.headers().get(HOST);
     let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut target = request.uri().clone().into_parts();
-    target.scheme = Some(Scheme::HTTPS);
+    let proto = request.headers().get(X_FORWARDED_PROTO);
+    target.scheme = Some(match proto {
+        Some(proto) if proto == "http" => Scheme::HTTP,
+        _ => Scheme::HTTPS,
+    });
     target.authority = authority;
     if let Ok(target) = Uri::from_parts(target) {
         *request.uri_mut() = target;

@@ -13,7 +13,7 @@ use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Identity,
     IdentitySource, Limits, Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts,
-    WorkloadApi,
+    TlsMode, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor, component_digest};
@@ -130,6 +130,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             target: Some(target),
             routes: Vec::new(),
             spiffe_id: None,
+            tls: TlsMode::Mutual,
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),
             limits: Limits::default(),

@@ -144,6 +144,7 @@ fn listener(names: &mut Vec<String>, at: &str, old: &Listener, new: &Listener) {
         target => "component or upstream",
         routes => "route",
         spiffe_id => "spiffe_id",
+        tls => "tls",
         timeouts => "timeouts",
         body_limits => "request_body",
         limits => "limits or http2",

@@ -292,6 +292,7 @@ impl Lowering<'_> {
         let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));
         let target = self.target(at, raw.component, raw.upstream, is_optional);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
+        let tls = self.optional(raw.tls, at.child("tls"), values::tls_mode);
         let timeouts = self.timeouts(&at.child("timeouts"), raw.timeouts.unwrap_or_default().0);
         let body_limits = self.body_limits(
             &at.child("request_body"),
@@ -312,6 +313,7 @@ impl Lowering<'_> {
             target: target?,
             routes,
             spiffe_id,
+            tls: tls.unwrap_or_default(),
             timeouts,
             body_limits,
             limits,

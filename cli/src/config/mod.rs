@@ -34,7 +34,7 @@ pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
     DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Limits, Listener, Log, LogFormat,
     Notify, Policy, PolicyBundle, PolicyShadow, Proxy, Receiver, SvidFile, Target, Timeouts,
-    WorkloadApi,
+    TlsMode, WorkloadApi,
 };
 
 pub(crate) use upstream::{UpstreamServer, upstream_server};

@@ -12,6 +12,7 @@ use http::{HeaderName, Uri};
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
 pub(crate) use sidegate_identity::svid_file::Notify;
+pub(crate) use sidegate_identity::tls::TlsMode;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
@@ -196,7 +197,7 @@ pub(crate) struct Component {
     pub(crate) request_deadline: Duration,
 }
 
-/// `[[listener]]`: a socket that takes mTLS connections, and what is behind it.
+/// `[[listener]]`: a socket that takes connections, and what is behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) name: String,
@@ -207,6 +208,7 @@ pub(crate) struct Listener {
     pub(crate) routes: Vec<Route>,
     /// Which of several identities of the target the listener presents.
     pub(crate) spiffe_id: Option<SpiffeId>,
+    pub(crate) tls: TlsMode,
     pub(crate) timeouts: Timeouts,
     /// `[listener.request_body]`.
     pub(crate) body_limits: BodyLimits,

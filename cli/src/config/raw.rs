@@ -140,6 +140,7 @@ pub(super) struct RawListener {
     pub(super) component: Option<String>,
     pub(super) upstream: Option<String>,
     pub(super) spiffe_id: Option<String>,
+    pub(super) tls: Option<String>,
     pub(super) timeouts: Option<Table<RawTimeouts>>,
     pub(super) request_body: Option<Table<RawRequestBody>>,
     pub(super) limits: Option<Table<RawLimits>>,

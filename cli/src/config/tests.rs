@@ -16,7 +16,7 @@ use sidegate_proxy::PathMatch;
 
 use super::model::{
     BroughtFiles, BundleVerification, DecisionLog, FileOptions, LineFormat, Notify, Route,
-    RouteMatch, Sample, UploadOptions,
+    RouteMatch, Sample, TlsMode, UploadOptions,
 };
 use super::*;
 
@@ -194,6 +194,7 @@ fn what_is_left_out_has_the_documented_default() {
             )),
             routes: Vec::new(),
             spiffe_id: None,
+            tls: TlsMode::Mutual,
             timeouts: Timeouts {
                 header_read: Duration::from_secs(10),
                 idle: Duration::from_secs(60),
@@ -384,6 +385,7 @@ fn what_is_written_is_what_is_used() {
                 context_extensions: BTreeMap::from([("tier".to_owned(), "2".to_owned())]),
             }],
             spiffe_id: Some(id.clone()),
+            tls: TlsMode::Mutual,
             timeouts: Timeouts {
                 header_read: Duration::from_secs(1),
                 idle: Duration::from_secs(2),

@@ -21,7 +21,7 @@ use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
     AccessLogKind, Credentials, DecisionLogKind, Identity, IdentitySource, LineFormat, LogFormat,
-    Sample, WorkloadApi,
+    Sample, TlsMode, WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -287,6 +287,17 @@ pub(super) fn access_log_kind(text: &str) -> Result<AccessLogKind, Problem> {
             ("stdout", AccessLogKind::Stdout),
             ("stderr", AccessLogKind::Stderr),
             ("file", AccessLogKind::File),
+        ],
+    )
+}
+
+pub(super) fn tls_mode(text: &str) -> Result<TlsMode, Problem> {
+    one_of(
+        text,
+        &[
+            ("mutual", TlsMode::Mutual),
+            ("permissive", TlsMode::Permissive),
+            ("server-only", TlsMode::ServerOnly),
         ],
     )
 }

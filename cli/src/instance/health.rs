@@ -21,7 +21,7 @@ use sidegate_identity::SpiffeId;
 use sidegate_identity::attestation::host_selectors;
 use sidegate_identity::clock::Clock;
 use sidegate_identity::svid::{Identities, Validity};
-use sidegate_identity::tls::{HandshakeProblem, Presented, ServerTls, Trust};
+use sidegate_identity::tls::{HandshakeProblem, Presented, ServerTls, TlsMode, Trust};
 use sidegate_proxy::BoundListener;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -304,7 +304,12 @@ impl Gate {
             spiffe_id: entry.spiffe_id().clone(),
             selectors: host_selectors().into(),
         };
-        let tls = ServerTls::new(presented, identities.clone(), &["http/1.1"]);
+        let tls = ServerTls::new(
+            presented,
+            identities.clone(),
+            TlsMode::Mutual,
+            &["http/1.1"],
+        );
         Ok(Self {
             tls: tls.map_err(|error| Failure::new("SG0042", &error))?,
             clients: clients.to_vec(),
@@ -326,8 +331,8 @@ impl Gate {
             Err(_) => return None,
         };
         let chain = stream.get_ref().1.peer_certificates()?.to_vec();
-        match ServerTls::peer(stream.get_ref().1) {
-            Ok(peer) if self.clients.contains(&peer.spiffe_id) => {
+        match ServerTls::peer(stream.get_ref().1).ok()?? {
+            peer if self.clients.contains(&peer.spiffe_id) => {
                 let client = Client {
                     gate: self,
                     chain,
@@ -335,7 +340,7 @@ impl Gate {
                 };
                 Some((stream, client))
             }
-            Ok(peer) => {
+            peer => {
                 tracing::info!(
                     code = "SG0038",
                     peer = %peer.spiffe_id,
@@ -343,7 +348,6 @@ impl Gate {
                 );
                 None
             }
-            Err(_) => None,
         }
     }
 }

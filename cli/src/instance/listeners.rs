@@ -43,8 +43,13 @@ pub(super) fn bind(
                 spiffe_id: entry.spiffe_id().clone(),
                 selectors: selectors.into(),
             };
-            let tls = ServerTls::new(presented, identities.clone(), &["h2", "http/1.1"])
-                .map_err(|error| Failure::new("SG0042", &error))?;
+            let tls = ServerTls::new(
+                presented,
+                identities.clone(),
+                listener.tls,
+                &["h2", "http/1.1"],
+            )
+            .map_err(|error| Failure::new("SG0042", &error))?;
             let bound = BoundListener::bind(listener.listen, workers).map_err(|error| {
                 let key = Key::listener(index).child("listen");
                 super::refused(source, &key, error.code(), &error)

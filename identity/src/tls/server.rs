@@ -18,10 +18,11 @@ use super::verifier::{SpiffeVerifier, verify_chain};
 use crate::selector::Selector;
 use crate::svid::{Identities, Issued};
 
-/// Accepts mutual TLS with one identity, whose newest SVID each handshake shows.
+/// Accepts TLS with one identity, whose newest SVID each handshake shows.
 #[derive(Clone)]
 pub struct ServerTls {
     presented: Presented,
+    mode: TlsMode,
     identities: watch::Receiver<Arc<Identities>>,
     acceptor: TlsAcceptor,
 }
@@ -34,6 +35,19 @@ pub struct Presented {
     pub spiffe_id: SpiffeId,
     /// What the server stands for.
     pub selectors: Arc<[Selector]>,
+}
+
+/// What a server demands of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// TLS, and an X.509-SVID.
+    #[default]
+    Mutual,
+    /// Nothing: plaintext and TLS come in on one port. An X.509-SVID that is shown is verified, and
+    /// one that is not in order is refused.
+    Permissive,
+    /// TLS. Nobody is asked for an X.509-SVID.
+    ServerOnly,
 }
 
 /// What a connection that was accepted before deserves now.
@@ -70,29 +84,39 @@ pub struct HandshakeProblem {
 }
 
 impl ServerTls {
-    /// TLS 1.3 with these ALPN protocols, the preferred one first; a client must show an X.509-SVID.
+    /// TLS 1.3 with these ALPN protocols, the preferred one first.
     ///
     /// # Errors
     /// When the source holds no such SVID.
     pub fn new(
         presented: Presented,
         identities: watch::Receiver<Arc<Identities>>,
+        mode: TlsMode,
         protocols: &[&str],
     ) -> Result<Self, TlsError> {
         if presented.issued(&identities.borrow()).is_none() {
             return Err(TlsError::NoSvid(presented.spiffe_id));
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier =
-            SpiffeVerifier::new(presented.clone(), identities.clone(), Arc::clone(&provider));
+        let verifier = SpiffeVerifier::new(
+            presented.clone(),
+            identities.clone(),
+            mode == TlsMode::Mutual,
+            Arc::clone(&provider),
+        );
         let resolver = SvidResolver {
             presented: presented.clone(),
             identities: identities.clone(),
         };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(resolver));
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let builder = match mode {
+            TlsMode::Mutual | TlsMode::Permissive => {
+                builder.with_client_cert_verifier(Arc::new(verifier))
+            }
+            TlsMode::ServerOnly => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
         let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
         config.alpn_protocols = protocols.collect();
         // A resumed session skips the verifier, and with it expiry, revocation and bundle changes.
@@ -100,6 +124,7 @@ impl ServerTls {
         config.send_tls13_tickets = 0;
         Ok(Self {
             presented,
+            mode,
             identities,
             acceptor: TlsAcceptor::from(Arc::new(config)),
         })
@@ -108,6 +133,11 @@ impl ServerTls {
     /// The identity that it shows.
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.presented.spiffe_id
+    }
+
+    /// What it demands of its clients.
+    pub fn mode(&self) -> TlsMode {
+        self.mode
     }
 
     /// Whether there is an SVID to show: the entry may have been removed.
@@ -120,31 +150,30 @@ impl ServerTls {
         &self.acceptor
     }
 
-    /// Who is at the other end of an accepted connection.
+    /// Who is at the other end of an accepted connection, if it was asked and told.
     ///
     /// # Errors
-    /// When the peer showed no X.509-SVID, which the verifier does not let happen.
-    pub fn peer(connection: &ServerConnection) -> Result<PeerIdentity, PeerError> {
-        let leaf = connection
-            .peer_certificates()
-            .and_then(<[_]>::first)
-            .ok_or(PeerError::Unparsable)?;
-        PeerIdentity::from_leaf(leaf)
+    /// When what the peer showed is no X.509-SVID, which the verifier does not let happen.
+    pub fn peer(connection: &ServerConnection) -> Result<Option<PeerIdentity>, PeerError> {
+        let leaf = connection.peer_certificates().and_then(<[_]>::first);
+        leaf.map(PeerIdentity::from_leaf).transpose()
     }
 
     /// What a connection that was accepted before deserves now: it depends on whether the listener
-    /// still has its identity, and on where the peer's chain, leaf first, leads.
+    /// still has its identity, and on where the peer's chain, leaf first, leads. Without one, the
+    /// peer is nobody in particular.
     pub fn trust(&self, peer: &[CertificateDer<'_>], now: SystemTime) -> Trust {
         let identities = Arc::clone(&self.identities.borrow());
-        let Some(Ok(identity)) = peer.first().map(PeerIdentity::from_leaf) else {
+        let Some(issued) = self.presented.issued(&identities) else {
             return Trust::Gone;
         };
+        let identity = match peer.first().map(PeerIdentity::from_leaf) {
+            None => return Trust::Held,
+            Some(Err(_)) => return Trust::Gone,
+            Some(Ok(identity)) => identity,
+        };
         let trust_domain = identity.spiffe_id.trust_domain();
-        let bundle = self
-            .presented
-            .issued(&identities)
-            .and_then(|issued| identities.bundle_for(&issued.entry, trust_domain));
-        let Some(bundle) = bundle else {
+        let Some(bundle) = identities.bundle_for(&issued.entry, trust_domain) else {
             return Trust::Gone;
         };
         let leads_to = |bundle| verify_chain(peer, bundle, now).is_ok();

@@ -24,19 +24,23 @@ use crate::svid::{Identities, X509Bundle};
 pub struct SpiffeVerifier {
     presented: Presented,
     identities: watch::Receiver<Arc<Identities>>,
+    is_mandatory: bool,
     provider: Arc<CryptoProvider>,
 }
 
 impl SpiffeVerifier {
-    /// Verifies against what `identities` holds at the time of each handshake.
+    /// Verifies against what `identities` holds at the time of each handshake. Where it is not
+    /// mandatory, a client may show nothing; what it shows is verified.
     pub fn new(
         presented: Presented,
         identities: watch::Receiver<Arc<Identities>>,
+        is_mandatory: bool,
         provider: Arc<CryptoProvider>,
     ) -> Self {
         Self {
             presented,
             identities,
+            is_mandatory,
             provider,
         }
     }
@@ -45,6 +49,10 @@ impl SpiffeVerifier {
 impl ClientCertVerifier for SpiffeVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
     }
 
     fn verify_client_cert(

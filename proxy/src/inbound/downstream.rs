@@ -16,6 +16,8 @@ use sidegate_identity::tls::{PeerError, PeerIdentity, ServerTls};
 use sidegate_policy::{ConnectionFacts, ConnectionParameters, Permit};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -32,7 +34,8 @@ use crate::trust;
 use crate::tunnel::Tunnel;
 use crate::worker::{Listener, Worker};
 
-pub(super) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+/// A connection with TLS, or without where its listener takes that.
+pub(super) type Stream = Either<TlsStream<TcpStream>, TcpStream>;
 
 /// What Envoy's own URL encoding of a certificate leaves as it is.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -45,7 +48,8 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 pub(super) struct Downstream {
     pub(super) worker: Arc<Worker>,
     pub(super) listener: Arc<Listener>,
-    pub(super) peer: PeerIdentity,
+    /// Nobody in particular, where the listener takes such.
+    pub(super) peer: Option<PeerIdentity>,
     /// What upstreams are told of the peer.
     pub(super) identity_headers: IdentityHeaders,
     pub(super) activity: Arc<Activity>,
@@ -60,6 +64,7 @@ pub(super) struct Downstream {
     pub(super) is_http2: bool,
     tunnel: Mutex<Option<Tunnel>>,
     address: Arc<str>,
+    /// The peer's SPIFFE ID, or nothing.
     peer_id: Arc<str>,
     closing: AtomicBool,
     registered: Registered,
@@ -71,8 +76,8 @@ pub(super) struct Downstream {
 pub(super) enum TurnedAway {
     #[error(transparent)]
     Peer(#[from] PeerError),
-    #[error("`{spiffe_id}` has as many connections as one identity may have")]
-    TooManyConnections { spiffe_id: Arc<str> },
+    #[error("`{peer}` has as many connections as one identity may have")]
+    TooManyConnections { peer: String },
 }
 
 impl TurnedAway {
@@ -88,26 +93,40 @@ impl Downstream {
     pub(super) fn new(
         worker: &Arc<Worker>,
         listener: &Arc<Listener>,
-        stream: &TlsStream,
+        stream: &Stream,
         address: SocketAddr,
     ) -> Result<Self, TurnedAway> {
-        let (tcp, tls) = stream.get_ref();
-        let peer = ServerTls::peer(tls)?;
-        let chain = tls.peer_certificates().unwrap_or_default();
-        let leaf = chain.first().ok_or(PeerError::Unparsable)?;
-        let peer_id = peer.spiffe_id.to_string();
-        let Some(caller) = listener.admission.caller(&peer_id) else {
-            let spiffe_id = peer_id.into();
-            return Err(TurnedAway::TooManyConnections { spiffe_id });
+        let (tcp, tls) = match stream {
+            Either::Left(stream) => {
+                let (tcp, tls) = stream.get_ref();
+                (tcp, Some(tls))
+            }
+            Either::Right(tcp) => (tcp, None),
         };
-        let own_id = listener.tls.spiffe_id().to_string();
+        let peer = tls.map(ServerTls::peer).transpose()?.flatten();
+        let chain = tls.and_then(|tls| tls.peer_certificates());
+        let chain = chain.unwrap_or_default();
+        let peer_id = peer.as_ref().map(|peer| peer.spiffe_id.to_string());
+        // Who has no identity counts by address.
+        let counted = peer_id.clone();
+        let counted = counted.unwrap_or_else(|| address.ip().to_canonical().to_string());
+        let Some(caller) = listener.admission.caller(&counted) else {
+            return Err(TurnedAway::TooManyConnections { peer: counted });
+        };
+        let own_id = tls.map(|_| listener.tls.spiffe_id().to_string());
+        let client_certificate = match (chain.first(), &own_id, &peer_id) {
+            (Some(leaf), Some(own_id), Some(peer_id)) => {
+                Some(forwarded_client_certificate(own_id, leaf, peer_id)?)
+            }
+            _ => None,
+        };
         let facts = ConnectionFacts::new(&ConnectionParameters {
             downstream_address: address,
             local_address: tcp.local_addr().unwrap_or(listener.address),
-            source_principal: Some(peer_id.clone()),
-            source_certificate: Some(url_encoded(leaf)),
-            destination_principal: Some(own_id.clone()),
-            server_name: tls.server_name().map(ToOwned::to_owned),
+            source_principal: peer_id.clone(),
+            source_certificate: chain.first().map(url_encoded),
+            destination_principal: own_id,
+            server_name: tls.and_then(|tls| tls.server_name()).map(ToOwned::to_owned),
             listener: listener.name.to_string(),
             context_extensions: (*listener.context_extensions).clone(),
         });
@@ -115,9 +134,9 @@ impl Downstream {
         let registered = worker.connections.register(LiveConnection {
             listener: Arc::clone(listener),
             downstream: address,
-            peer: peer.spiffe_id.clone(),
+            peer: peer.as_ref().map(|peer| peer.spiffe_id.clone()),
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
-            expires_at: peer.validity.not_after,
+            expires_at: peer.as_ref().map(|peer| peer.validity.not_after),
             facts,
             route_facts: listener.routes.iter().map(|_| OnceLock::new()).collect(),
             policy_generation: AtomicU64::new(generation::current()),
@@ -131,7 +150,8 @@ impl Downstream {
             worker: Arc::clone(worker),
             listener: Arc::clone(listener),
             identity_headers: IdentityHeaders {
-                client_certificate: forwarded_client_certificate(&own_id, leaf, &peer_id)?,
+                client_certificate,
+                scheme: if tls.is_some() { "https" } else { "http" },
                 downstream: HeaderValue::from_str(&address.ip().to_string())
                     .map_err(|_| PeerError::Unparsable)?,
             },
@@ -140,10 +160,10 @@ impl Downstream {
             body_budget: Budget::new(listener.body_limits),
             cancel,
             ending,
-            is_http2: tls.alpn_protocol() == Some(b"h2"),
+            is_http2: tls.is_some_and(|tls| tls.alpn_protocol() == Some(b"h2")),
             tunnel: Mutex::default(),
             address: address.to_string().into(),
-            peer_id: peer_id.into(),
+            peer_id: peer_id.unwrap_or_default().into(),
             peer,
             closing: AtomicBool::new(false),
             registered,
@@ -155,6 +175,16 @@ impl Downstream {
     pub(super) fn route(&self, head: &Parts, authority: &Authority) -> Option<usize> {
         let mut routes = self.listener.routes.iter();
         routes.position(|route| route.matches.is_for(head, authority))
+    }
+
+    /// The peer's SPIFFE ID, or nothing.
+    pub(super) fn peer_id(&self) -> &str {
+        &self.peer_id
+    }
+
+    /// `https` or `http`, by how the peer is connected.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.identity_headers.scheme
     }
 
     /// The peer's IP address and port.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{debug, warn};
 
-use super::downstream::{Downstream, TlsStream};
+use super::downstream::{Downstream, Stream};
 use crate::activity::Watched;
 use crate::connections::CutBy;
 use crate::guard::{Http2Guard, StreamExecutor};
@@ -43,7 +43,7 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves the connection's requests until it ends or must end. This uses the permit up.
-pub(super) async fn serve(stream: TlsStream, downstream: Arc<Downstream>, permit: ConnectPermit) {
+pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: ConnectPermit) {
     drop(permit);
     let limits = downstream.listener.limits;
     let guard = downstream.is_http2.then(|| Http2Guard::new(&limits));
@@ -157,7 +157,7 @@ fn note_end(downstream: &Downstream, error: Option<hyper::Error>) {
             code = "SG0354",
             listener = %listener.name,
             downstream = downstream.address(),
-            peer = %downstream.peer.spiffe_id,
+            peer = downstream.peer_id(),
             reason = %flood,
             "an HTTP/2 connection is ended",
         );
@@ -166,7 +166,7 @@ fn note_end(downstream: &Downstream, error: Option<hyper::Error>) {
         if error.is_parse_too_large() {
             listener.metrics.limit_exceeded(Limit::max_header_bytes);
         }
-        debug!(downstream = ?downstream.peer.spiffe_id, %error, "a connection broke");
+        debug!(peer = downstream.peer_id(), %error, "a connection broke");
     }
 }
 
@@ -187,7 +187,8 @@ enum Due {
 struct Deadlines {
     /// The last tenth of the peer's SVID begins; `None` once it has.
     expiring: Option<Instant>,
-    expired: Instant,
+    /// `None` where the peer has no SVID.
+    expired: Option<Instant>,
     /// When an idle connection that was asked to end is cut.
     goodbye: Option<Instant>,
     draining: bool,
@@ -197,10 +198,10 @@ struct Deadlines {
 impl Deadlines {
     fn new(downstream: &Downstream) -> Self {
         let now = (Instant::now(), downstream.worker.clock.now());
-        let validity = downstream.peer.validity;
+        let validity = downstream.peer.as_ref().map(|peer| peer.validity);
         Self {
-            expiring: Some(instant(validity.tenth(9), now)),
-            expired: instant(validity.not_after, now),
+            expiring: validity.map(|validity| instant(validity.tenth(9), now)),
+            expired: validity.map(|validity| instant(validity.not_after, now)),
             goodbye: None,
             draining: false,
             ending: false,
@@ -214,12 +215,8 @@ impl Deadlines {
             None => downstream.activity.idle_deadline(timeouts.idle),
         };
         let head = downstream.activity.head_deadline(timeouts.header_read);
-        [self.expiring, head]
-            .into_iter()
-            .flatten()
-            .chain([self.expired, idle])
-            .min()
-            .unwrap_or(self.expired)
+        let others = [self.expiring, self.expired, head];
+        others.into_iter().flatten().fold(idle, Instant::min)
     }
 
     /// Waits for the next deadline. The timer is only ever set back to an earlier one at once: a
@@ -239,7 +236,7 @@ impl Deadlines {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            if self.expired <= now {
+            if self.expired.is_some_and(|expired| expired <= now) {
                 downstream.expire();
                 return Poll::Ready(Due::Cut);
             }

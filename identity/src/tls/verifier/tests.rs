@@ -84,6 +84,7 @@ fn verifier(bundles: &[(&str, &Authority)]) -> SpiffeVerifier {
     SpiffeVerifier::new(
         presented,
         receiver,
+        true,
         Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
     )
 }
@@ -317,7 +318,7 @@ fn an_svid_counts_only_in_its_time_and_not_after_its_trust_domain_is_withdrawn()
     let identities = Identities::new(2, own, vec![issued], bundles, BTreeMap::new());
     let (_, receiver) = watch::channel(Arc::new(identities));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let withdrawn = SpiffeVerifier::new(presented, receiver, provider);
+    let withdrawn = SpiffeVerifier::new(presented, receiver, true, provider);
     assert_eq!(
         verify(&withdrawn, &one.sign(&leaf()), &[]),
         Err("SG0161".to_owned())
