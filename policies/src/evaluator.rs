@@ -484,7 +484,7 @@ impl Outcome {
         };
         match &self.decision {
             Ok(Decision::Allow(edits)) => {
-                let prepared = edits.clone().prepare(target);
+                let prepared = PreparedEdits::new(edits, target);
                 prepared.map_err(|error| refused(DenialReason::InvalidDecision(error)))
             }
             Ok(Decision::Deny(response)) => Err(Box::new(Refusal {

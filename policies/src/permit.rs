@@ -1,6 +1,8 @@
 //! The permit: a request that the policy allows, and the only thing that can
 //! be forwarded.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Uri};
 use uuid::Uuid;
@@ -91,7 +93,7 @@ use crate::decision::{DecisionError, DynamicMetadata, QueryEdits};
 #[must_use = "a permit that is not forwarded is a request without an answer"]
 pub struct Permit {
     head: Parts,
-    edits: Edits,
+    edits: Arc<Edits>,
     /// The target with the edits, where it has any.
     target: Option<Uri>,
     decision_id: Uuid,
@@ -116,7 +118,7 @@ pub(crate) struct Edits {
 /// Edits that fit one request.
 #[derive(Debug)]
 pub(crate) struct PreparedEdits {
-    edits: Edits,
+    edits: Arc<Edits>,
     target: Option<Uri>,
 }
 
@@ -134,13 +136,12 @@ pub struct Forwardable {
     pub generation: u64,
 }
 
-impl Edits {
+impl PreparedEdits {
     /// Makes ready for a request what depends on it: its target.
-    pub(crate) fn prepare(self, target: &Uri) -> Result<PreparedEdits, DecisionError> {
-        let target = self.query.apply(target)?;
-        Ok(PreparedEdits {
-            edits: self,
-            target,
+    pub(crate) fn new(edits: &Arc<Edits>, target: &Uri) -> Result<Self, DecisionError> {
+        Ok(Self {
+            target: edits.query.apply(target)?,
+            edits: Arc::clone(edits),
         })
     }
 }
@@ -186,7 +187,7 @@ impl Permit {
         }
         Forwardable {
             head,
-            response_headers_to_add: edits.response,
+            response_headers_to_add: edits.response.clone(),
             decision_id,
             generation,
         }

@@ -92,7 +92,7 @@ impl Circumstances {
     /// All that a policy may know of a request with this head, which is normalized.
     pub(crate) fn of(&self, head: Parts) -> RequestFacts {
         RequestFacts {
-            scheme: self.scheme.to_owned(),
+            scheme: self.scheme.into(),
             host: text(&head, &HOST).to_owned(),
             request_id: text(&head, &REQUEST_ID).to_owned(),
             time: self.time,

@@ -262,7 +262,7 @@ fn request(case: &Case, kind: &Kind, number: usize) -> Result<RequestFacts> {
     let (head, ()): (Parts, ()) = head.body(())?.into_parts();
     Ok(RequestFacts {
         head,
-        scheme: "https".to_owned(),
+        scheme: "https".into(),
         host: "orders.bench.test".to_owned(),
         request_id: "0b0c2dfb-5b9a-4b8e-9d3a-1f0f5b1c7a11".to_owned(),
         time: SystemTime::UNIX_EPOCH,

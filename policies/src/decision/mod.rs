@@ -4,6 +4,8 @@ mod error;
 mod headers;
 mod query;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -28,7 +30,7 @@ const STATUSES: [u16; 55] = [
 /// An answer that can be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
-    Allow(Edits),
+    Allow(Arc<Edits>),
     Deny(Response),
 }
 
@@ -64,7 +66,7 @@ impl Decision {
     /// they tell others.
     pub(crate) fn parse(value: &Value) -> Result<Self, DecisionError> {
         let object = match value {
-            Value::Bool(true) => return Ok(Self::Allow(Edits::default())),
+            Value::Bool(true) => return Ok(Self::Allow(Arc::default())),
             Value::Bool(false) => {
                 return Ok(Self::Deny(Response::empty(StatusCode::FORBIDDEN)));
             }
@@ -108,13 +110,13 @@ impl Decision {
             dynamic_metadata,
         } = members;
         if allowed.ok_or(DecisionError::AllowedMissing)? {
-            return Ok(Self::Allow(Edits {
+            return Ok(Self::Allow(Arc::new(Edits {
                 set: headers,
                 remove,
                 response: response_headers,
                 query,
                 dynamic_metadata,
-            }));
+            })));
         }
         if !body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));

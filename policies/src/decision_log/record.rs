@@ -82,13 +82,12 @@ impl AskedRequest {
 
     fn size(&self) -> usize {
         let RequestFacts {
-            scheme,
             host,
             request_id,
             body,
             ..
         } = &self.facts;
-        let strings = [scheme, host, request_id];
+        let strings = [host, request_id];
         let strings = strings.iter().map(|text| text.len()).sum::<usize>();
         strings
             .saturating_add(self.head.text.len())

@@ -1,5 +1,6 @@
 //! What the policy may know of a request, and the whole document.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -21,7 +22,7 @@ pub struct RequestFacts {
     /// The head, normalized: what is decided is what is forwarded.
     pub head: Parts,
     /// `http` or `https`, as the caller meant it.
-    pub scheme: String,
+    pub scheme: Cow<'static, str>,
     /// The authority that the request is for: `:authority` or `Host`.
     pub host: String,
     /// The proxy's own id of the request.

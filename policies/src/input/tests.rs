@@ -170,7 +170,7 @@ fn a_request_over_mutual_tls_has_the_whole_document() {
 #[test]
 fn what_is_not_set_is_not_in_the_document() {
     let facts = RequestFacts {
-        scheme: String::new(),
+        scheme: "".into(),
         host: String::new(),
         request_id: String::new(),
         time: SystemTime::UNIX_EPOCH,

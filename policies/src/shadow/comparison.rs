@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
@@ -163,6 +164,7 @@ impl fmt::Display for Verdict {
 /// In which order headers are removed is all the same.
 fn plain(mut decision: Decision) -> Decision {
     if let Decision::Allow(edits) = &mut decision {
+        let edits = Arc::make_mut(edits);
         edits.remove.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         edits.remove.dedup();
     }

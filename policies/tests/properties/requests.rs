@@ -117,7 +117,7 @@ impl Asked {
         let (head, ()) = builder.body(()).unwrap().into_parts();
         RequestFacts {
             head,
-            scheme: "https".to_owned(),
+            scheme: "https".into(),
             host: self.host.to_owned(),
             request_id: "1".to_owned(),
             time: SystemTime::UNIX_EPOCH,

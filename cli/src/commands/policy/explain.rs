@@ -167,7 +167,7 @@ fn told_request(arguments: &ExplainArguments) -> Result<InputDocument, Failure> 
         declared_body_bytes: declared.and_then(|size| size.to_str().ok()?.parse().ok()),
         body: sidegate_policy::RequestBody::default(),
         head,
-        scheme: "https".to_owned(),
+        scheme: "https".into(),
         host: arguments.host.clone(),
         request_id: "explained".to_owned(),
         time: now(),
