@@ -77,7 +77,7 @@ impl ProxyError {
                 status: problem.status(),
                 grpc_status: INTERNAL,
                 label: "bad_request",
-                code: Some("SG0310"),
+                code: Some(problem.code()),
             },
             Self::NoRoute => Telling {
                 status: StatusCode::NOT_FOUND,

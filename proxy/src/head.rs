@@ -4,25 +4,21 @@
 use std::borrow::Cow;
 
 use http::header::{
-    CONNECTION, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Uri};
 
-use crate::path::{self, PathProblem};
+use crate::headers::{self, HopProblem, IdentityHeaders};
+use crate::path::{PathProblem, PathRules};
 
 /// Envoy's header that tells the upstream who called.
 pub(crate) const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// The id under which a request is found in logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// How the client is connected.
-pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// Envoy's header that tells the policy whether it sees a part of the body only.
-const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -38,14 +34,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// What an Envoy tells of a request that it trusts, and takes from those that it does not.
-const ENVOYS: [&str; 4] = [
-    "x-envoy-external-address",
-    "x-envoy-internal",
-    "x-envoy-original-host",
-    "x-envoy-original-path",
-];
-
 /// A head that is not forwarded, whatever the policy would say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadProblem {
@@ -53,6 +41,8 @@ pub(crate) enum HeadProblem {
     Path(#[from] PathProblem),
     #[error("CONNECT is not offered")]
     Connect,
+    #[error("OPTIONS of the server as a whole (`*`) is not offered")]
+    OptionsOfAll,
     #[error("there is no Host")]
     NoHost,
     #[error("there is more than one Host")]
@@ -61,26 +51,34 @@ pub(crate) enum HeadProblem {
     BadHost,
     #[error("the Host differs from the request target's authority")]
     OtherHost,
-}
-
-/// What this proxy says about a connection's peer, in headers that nobody else may write.
-#[derive(Debug, Clone)]
-pub(crate) struct IdentityHeaders {
-    /// One element of `x-forwarded-client-cert`, where the peer has an identity.
-    pub(crate) client_certificate: Option<HeaderValue>,
-    /// `https` or `http`.
-    pub(crate) scheme: &'static str,
-    /// The peer's IP address.
-    pub(crate) downstream: HeaderValue,
+    #[error(transparent)]
+    Hop(#[from] HopProblem),
 }
 
 impl HeadProblem {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Path(_) | Self::NoHost | Self::SeveralHosts | Self::BadHost | Self::OtherHost => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::OptionsOfAll => StatusCode::NOT_IMPLEMENTED,
+            Self::Path(_)
+            | Self::NoHost
+            | Self::SeveralHosts
+            | Self::BadHost
+            | Self::OtherHost
+            | Self::Hop(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Hop(_) => "SG0362",
+            Self::Path(_)
+            | Self::Connect
+            | Self::OptionsOfAll
+            | Self::NoHost
+            | Self::SeveralHosts
+            | Self::BadHost
+            | Self::OtherHost => "SG0310",
         }
     }
 }
@@ -89,31 +87,29 @@ impl HeadProblem {
 /// nothing hop-by-hop, our own identity headers. Returns the authority.
 pub(crate) fn normalize(
     head: &mut Parts,
+    paths: &PathRules,
     identity: &IdentityHeaders,
     request_id: &HeaderValue,
 ) -> Result<Authority, HeadProblem> {
     if head.method == Method::CONNECT {
         return Err(HeadProblem::Connect);
     }
-    path::check(head.uri.path())?;
+    if head.method == Method::OPTIONS && head.uri.path() == "*" {
+        return Err(HeadProblem::OptionsOfAll);
+    }
+    let target = target(&head.uri, paths)?;
     let authority = authority(head)?;
-    head.uri = Uri::from(target(&head.uri)?);
+    head.uri = Uri::from(target);
     let headers = &mut head.headers;
     let takes_trailers = takes_trailers(headers);
     strip_hop_by_hop(headers);
-    strip_identity(headers);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
     headers.insert(HOST, host);
-    if let Some(client_certificate) = &identity.client_certificate {
-        headers.insert(XFCC, client_certificate.clone());
-    }
-    headers.insert(X_FORWARDED_FOR, identity.downstream.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(identity.scheme));
-    headers.insert(REQUEST_ID, request_id.clone());
+    identity.write(headers, request_id)?;
     Ok(authority)
 }
 
@@ -127,7 +123,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
             // Naming these would let a client remove what the proxy relies on.
-            .filter(|name| name != HOST && name != XFCC && name != REQUEST_ID)
+            .filter(|name: &HeaderName| name != HOST && !headers::tells_of_callers(name.as_str()))
             .collect();
         for name in named {
             headers.remove(name);
@@ -148,38 +144,21 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// The target in origin form. A target without a path means the root (RFC 9112 section 3.2.1), and
-/// is written so: the policy decides on the bytes that the upstream gets.
-fn target(uri: &Uri) -> Result<PathAndQuery, HeadProblem> {
-    match uri.path_and_query() {
-        Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),
-        Some(target) => PathAndQuery::try_from(format!("/{}", target.as_str()))
-            .map_err(|_| PathProblem::NotAbsolute.into()),
-        None => Ok(PathAndQuery::from_static("/")),
-    }
-}
-
-/// Removes what a client says about who it is and where it came from. Many servers take `_` for `-`
-/// in names, so that spelling goes too.
-fn strip_identity(headers: &mut HeaderMap) {
-    let is_ours = |name: &HeaderName| {
-        let name = match name.as_str() {
-            plain if !plain.contains('_') => Cow::Borrowed(plain),
-            spelled => Cow::Owned(spelled.replace('_', "-")),
-        };
-        name.starts_with("x-forwarded-")
-            || *name == *FORWARDED.as_str()
-            || *name == *REQUEST_ID.as_str()
-            || *name == *PARTIAL_BODY.as_str()
-            || ENVOYS.contains(&&*name)
-    };
-    let named: Vec<_> = headers
-        .keys()
-        .filter(|name| is_ours(name))
-        .cloned()
-        .collect();
-    for name in named {
-        headers.remove(name);
+/// The target in origin form, with its path normalized. A target without a path means the root
+/// (RFC 9112 section 3.2.1), and is written so: the policy decides on the bytes that the upstream
+/// gets.
+fn target(uri: &Uri, paths: &PathRules) -> Result<PathAndQuery, HeadProblem> {
+    let path = paths.normalize(uri.path())?;
+    let target = uri.path_and_query();
+    match target.filter(|target| target.as_str().starts_with('/')) {
+        Some(target) if matches!(path, Cow::Borrowed(_)) => Ok(target.clone()),
+        _ => {
+            let target = match uri.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path.into_owned(),
+            };
+            PathAndQuery::try_from(target).map_err(|_| PathProblem::NotAbsolute.into())
+        }
     }
 }
 
@@ -227,6 +206,7 @@ fn parse_host(value: &HeaderValue) -> Result<Authority, HeadProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::DotSegments;
 
     fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder().uri(uri);
@@ -238,12 +218,10 @@ mod tests {
 
     fn normalized(uri: &str, headers: &[(&str, &str)]) -> Result<Parts, HeadProblem> {
         let mut head = head(uri, headers);
-        let identity = IdentityHeaders {
-            client_certificate: Some(HeaderValue::from_static("URI=spiffe://one.test/a")),
-            scheme: "https",
-            downstream: HeaderValue::from_static("192.0.2.1"),
-        };
-        normalize(&mut head, &identity, &HeaderValue::from_static("id"))?;
+        let paths = PathRules::default();
+        let identity = IdentityHeaders::for_test();
+        let id = HeaderValue::from_static("id");
+        normalize(&mut head, &paths, &identity, &id)?;
         Ok(head)
     }
 
@@ -273,7 +251,10 @@ mod tests {
         assert_eq!(all(XFCC), ["URI=spiffe://one.test/a"]);
         assert_eq!(all(REQUEST_ID), ["id"]);
         assert_eq!(all(HOST), ["a"]);
-        assert_eq!(all(X_FORWARDED_FOR), ["192.0.2.1"]);
+        assert_eq!(
+            all(HeaderName::from_static("x-forwarded-for")),
+            ["192.0.2.1"]
+        );
         assert_eq!(head.headers.len(), 5, "{:?}", head.headers);
     }
 
@@ -351,6 +332,37 @@ mod tests {
             let head = normalized(target, &[]).unwrap();
             assert_eq!(head.uri.path_and_query().unwrap().as_str(), forwarded);
         }
+    }
+
+    #[test]
+    fn a_rewritten_target_keeps_its_query_byte_by_byte() {
+        let paths = PathRules {
+            dot_segments: DotSegments::Resolve,
+            ..PathRules::default()
+        };
+        for (target_of_request, forwarded) in [
+            ("/a/../b?x=/../%2e", "/b?x=/../%2e"),
+            ("https://a/./?", "/?"),
+            ("/%61", "/a"),
+            ("https://a?x=1", "/?x=1"),
+        ] {
+            let uri = target_of_request.parse().unwrap();
+            let found = target(&uri, &paths).unwrap();
+            assert_eq!(found.as_str(), forwarded, "{target_of_request}");
+        }
+    }
+
+    #[test]
+    fn what_asks_about_the_server_as_a_whole_is_refused_as_such() {
+        let mut head = head("*", &[("host", "a")]);
+        head.method = Method::OPTIONS;
+        let identity = IdentityHeaders::for_test();
+        let id = HeaderValue::from_static("id");
+        let problem = normalize(&mut head, &PathRules::default(), &identity, &id).unwrap_err();
+        assert_eq!(problem, HeadProblem::OptionsOfAll);
+        assert_eq!(problem.status(), StatusCode::NOT_IMPLEMENTED);
+        let problem = normalized("*", &[("host", "a")]).unwrap_err();
+        assert_eq!(problem, HeadProblem::Path(PathProblem::NotAbsolute));
     }
 
     #[test]

@@ -175,8 +175,8 @@ async fn request(
     request: Request<Incoming>,
 ) -> Result<Response<Either<Recorded, Empty<Bytes>>>, Infallible> {
     let in_flight = downstream.activity.begin();
-    let request_id = Uuid::new_v4().to_string();
     let (mut head, body) = request.into_parts();
+    let request_id = downstream.request_id(&head);
     let upgrade = Upgrade::take(&mut head, &body);
     let mut record = downstream.record(&head, &request_id);
     let caller = answer::Caller::of(&head);
@@ -207,7 +207,7 @@ async fn forward(
     request_id: &str,
     record: &mut Record,
 ) -> Result<Response<Source>, ProxyError> {
-    // A UUID is a header value.
+    // A UUID is a header value, and so is what came in a header.
     let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
     guard::check(&head, &downstream.listener.limits)?;
     if !downstream.caller.may_ask() {
@@ -215,7 +215,11 @@ async fn forward(
     }
     let timeouts = &downstream.listener.timeouts;
     let begun = Instant::now();
-    let authority = head::normalize(&mut head, &downstream.identity_headers, &id)?;
+    let paths = &downstream.listener.paths;
+    let authority = head::normalize(&mut head, paths, &downstream.identity_headers, &id)?;
+    if record.line.path != head.uri.path() {
+        record.line.path = head.uri.path().to_owned();
+    }
     if let Some(upgrade) = upgrade {
         upgrade.put(&mut head);
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use sidegate_identity::tls::ServerTls;
 use socket2::{Domain, Socket, Type};
 
+use crate::headers::Forwarding;
 use crate::limits::Limits;
+use crate::path::PathRules;
 use crate::route::Route;
 
 /// Connections that wait to be accepted.
@@ -31,6 +33,10 @@ pub struct ListenerConfig {
     pub body_limits: BodyLimits,
     /// How much it bears.
     pub limits: Limits,
+    /// What becomes of what can be read in two ways in a path.
+    pub paths: PathRules,
+    /// What upstreams are told of peers.
+    pub forwarding: Forwarding,
     /// What the policy is told of the listener, besides its name.
     pub context_extensions: BTreeMap<String, String>,
 }

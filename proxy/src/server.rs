@@ -98,6 +98,7 @@ impl Proxy {
             let address = listener.bound.address();
             let name: Arc<str> = listener.name.into();
             let context_extensions = Arc::new(listener.context_extensions);
+            let forwarding = Arc::new(listener.forwarding);
             for (share, socket) in shares.iter_mut().zip(listener.bound.into_sockets()) {
                 let listener = Listener {
                     name: Arc::clone(&name),
@@ -107,6 +108,8 @@ impl Proxy {
                     timeouts: listener.timeouts,
                     body_limits: listener.body_limits,
                     limits: listener.limits,
+                    paths: listener.paths,
+                    forwarding: Arc::clone(&forwarding),
                     admission: Arc::clone(&admission),
                     context_extensions: Arc::clone(&context_extensions),
                     metrics: Arc::clone(&metrics),

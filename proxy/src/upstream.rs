@@ -12,7 +12,8 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::body::{BoxBody, Source};
-use crate::head::{X_FORWARDED_PROTO, strip_hop_by_hop};
+use crate::head::strip_hop_by_hop;
+use crate::headers::X_FORWARDED_PROTO;
 use crate::request_body::RequestBody;
 use crate::upgrade;
 pub use address::Address;

@@ -20,10 +20,12 @@ use crate::access_log::AccessLog;
 use crate::connections::{Connections, CutBy};
 use crate::generation::{self, Replacements};
 use crate::guard::Admission;
+use crate::headers::Forwarding;
 use crate::inbound;
 use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::ListenerMetrics;
+use crate::path::PathRules;
 use crate::recheck;
 use crate::route::Route;
 use crate::trust;
@@ -51,6 +53,8 @@ pub(crate) struct Listener {
     pub(crate) timeouts: Timeouts,
     pub(crate) body_limits: BodyLimits,
     pub(crate) limits: Limits,
+    pub(crate) paths: PathRules,
+    pub(crate) forwarding: Arc<Forwarding>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) context_extensions: Arc<BTreeMap<String, String>>,
     pub(crate) metrics: Arc<ListenerMetrics>,

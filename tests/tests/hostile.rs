@@ -4,7 +4,7 @@ mod admission;
 mod floods;
 mod frames;
 mod heads;
-mod origin;
+pub(crate) mod origin;
 mod pseudo_headers;
 mod slow;
 mod smuggling;

@@ -11,9 +11,9 @@ use sidegate_identity::durable;
 use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
-    AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Identity,
-    IdentitySource, Limits, Listener, Log, Notify, Policy, Proxy, SvidFile, Target, Timeouts,
-    TlsMode, WorkloadApi,
+    AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Forwarding, Identity,
+    IdentitySource, Limits, Listener, Log, Notify, PathRules, Policy, Proxy, SvidFile, Target,
+    Timeouts, TlsMode, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor, component_digest};
@@ -135,6 +135,8 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             body_limits: BodyLimits::default(),
             limits: Limits::default(),
             has_own_cap: false,
+            paths: PathRules::default(),
+            forwarding: Forwarding::default(),
             context_extensions: BTreeMap::new(),
         }],
         log: Log {

@@ -58,6 +58,8 @@ pub(crate) const BAD_ENTRYPOINT: &str = "SG0036";
 pub(crate) const BAD_LOG_LEVEL: &str = "SG0037";
 /// A host, path, method or header that no request has.
 pub(crate) const BAD_ROUTE: &str = "SG0061";
+/// What clients send is to be forwarded, and there is nobody whom it would be believed from.
+pub(crate) const NO_TRUSTED_HOP: &str = "SG0062";
 /// A key that has no effect beside another.
 pub(crate) const NO_EFFECT: &str = "SG0039";
 /// Both a policy's path and bundles.

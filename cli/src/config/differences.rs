@@ -149,6 +149,8 @@ fn listener(names: &mut Vec<String>, at: &str, old: &Listener, new: &Listener) {
         body_limits => "request_body",
         limits => "limits or http2",
         has_own_cap => "limits.max_connections",
+        paths => "path",
+        forwarding => "forward_client_cert or trusted_hops",
         context_extensions => "context_extensions",
     });
 }

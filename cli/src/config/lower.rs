@@ -2,6 +2,7 @@
 
 mod bundles;
 mod decision_log;
+mod heads;
 mod limits;
 mod log;
 mod routes;
@@ -288,7 +289,8 @@ impl Lowering<'_> {
     fn listener(&mut self, at: &Key, raw: RawListener) -> Option<Listener> {
         let name = self.required(raw.name, at.child("name"), values::name);
         let listen = self.required(raw.listen, at.child("listen"), values::address);
-        let routes = self.routes(at, raw.route);
+        let paths = self.paths(&at.child("path"), raw.path.unwrap_or_default().0);
+        let routes = self.routes(at, raw.route, paths);
         let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));
         let target = self.target(at, raw.component, raw.upstream, is_optional);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
@@ -303,6 +305,7 @@ impl Lowering<'_> {
             .as_ref()
             .is_some_and(|raw| raw.0.max_connections.is_some());
         let limits = self.limits(at, raw.limits, raw.http2);
+        let forwarding = self.forwarding(at, raw.forward_client_cert, &raw.trusted_hops);
         let context_extensions = self.context_extensions(
             &at.child("context_extensions"),
             raw.context_extensions.unwrap_or_default().0,
@@ -318,6 +321,8 @@ impl Lowering<'_> {
             body_limits,
             limits,
             has_own_cap,
+            paths: paths?,
+            forwarding: forwarding?,
             context_extensions,
         })
     }

@@ -32,9 +32,9 @@ pub(crate) use differences::differences;
 pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
-    DecisionLogOutput, Embedded, Entry, Identity, IdentitySource, Limits, Listener, Log, LogFormat,
-    Notify, Policy, PolicyBundle, PolicyShadow, Proxy, Receiver, SvidFile, Target, Timeouts,
-    TlsMode, WorkloadApi,
+    DecisionLogOutput, Embedded, Entry, Forwarding, Identity, IdentitySource, Limits, Listener,
+    Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow, Proxy, Receiver,
+    SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
 };
 
 pub(crate) use upstream::{UpstreamServer, upstream_server};

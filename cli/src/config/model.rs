@@ -17,7 +17,8 @@ use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
 pub(crate) use sidegate_proxy::{
-    BodyLimits, Http2Limits, Limits, LineFormat, RequestRate, RouteMatch, Timeouts,
+    BodyLimits, Forwarding, Http2Limits, Limits, LineFormat, PathRules, RequestRate, RouteMatch,
+    Timeouts,
 };
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -216,6 +217,10 @@ pub(crate) struct Listener {
     pub(crate) limits: Limits,
     /// Whether `limits.max_connections` was set. Else it makes way where descriptors are few.
     pub(crate) has_own_cap: bool,
+    /// `[listener.path]`.
+    pub(crate) paths: PathRules,
+    /// `[listener.forward_client_cert]` and `trusted_hops`.
+    pub(crate) forwarding: Forwarding,
     /// What the policy is told of the listener, without its name.
     pub(crate) context_extensions: BTreeMap<String, String>,
 }

@@ -145,6 +145,10 @@ pub(super) struct RawListener {
     pub(super) request_body: Option<Table<RawRequestBody>>,
     pub(super) limits: Option<Table<RawLimits>>,
     pub(super) http2: Option<Table<RawHttp2>>,
+    pub(super) path: Option<Table<RawPath>>,
+    pub(super) forward_client_cert: Option<Table<RawForwardClientCert>>,
+    #[serde(default)]
+    pub(super) trusted_hops: Vec<String>,
     pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
     #[serde(default)]
     pub(super) route: Vec<Table<RawRoute>>,
@@ -210,6 +214,23 @@ pub(super) struct RawHttp2 {
     pub(super) max_window_updates: Option<i64>,
     pub(super) max_ignored: Option<i64>,
     pub(super) max_continuations: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPath {
+    pub(super) escaped_slashes: Option<String>,
+    pub(super) dot_segments: Option<String>,
+    pub(super) double_slashes: Option<String>,
+    pub(super) semicolons: Option<String>,
+    pub(super) backslashes: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawForwardClientCert {
+    pub(super) mode: Option<String>,
+    pub(super) details: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

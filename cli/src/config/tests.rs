@@ -210,6 +210,8 @@ fn what_is_left_out_has_the_documented_default() {
             },
             limits: Limits::default(),
             has_own_cap: false,
+            paths: PathRules::default(),
+            forwarding: Forwarding::default(),
             context_extensions: BTreeMap::new(),
         }],
         svid_files: Vec::new(),
@@ -401,6 +403,8 @@ fn what_is_written_is_what_is_used() {
             },
             limits: Limits::default(),
             has_own_cap: false,
+            paths: PathRules::default(),
+            forwarding: Forwarding::default(),
             context_extensions: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
         }],
         svid_files: vec![SvidFile {

@@ -244,6 +244,14 @@ pub(super) fn spiffe_id(text: &str) -> Result<SpiffeId, Problem> {
     Ok(id)
 }
 
+/// A SPIFFE ID, or that of a trust domain, which stands for all its workloads.
+pub(super) fn trusted_hop(text: &str) -> Result<SpiffeId, Problem> {
+    match SpiffeId::new(text) {
+        Ok(id) if id.path().is_empty() && id.to_string() == text => Ok(id),
+        _ => spiffe_id(text),
+    }
+}
+
 pub(super) fn source(text: &str) -> Result<IdentitySource, Problem> {
     one_of(text, &[("embedded", IdentitySource::Embedded)])
 }
@@ -526,7 +534,7 @@ pub(super) fn entrypoint(text: &str) -> Result<String, Problem> {
     })
 }
 
-fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Problem> {
+pub(super) fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Problem> {
     if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }

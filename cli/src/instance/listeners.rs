@@ -62,6 +62,8 @@ pub(super) fn bind(
                 timeouts: listener.timeouts,
                 body_limits: listener.body_limits,
                 limits: listener.limits,
+                paths: listener.paths,
+                forwarding: listener.forwarding.clone(),
                 context_extensions: listener.context_extensions.clone(),
             })
         })

@@ -4,14 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use http::HeaderValue;
 use http::request::Parts;
 use http::uri::Authority;
 use hyper::rt::Executor;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::pki_types::CertificateDer;
-use sidegate_identity::encoding::certificates_pem;
 use sidegate_identity::tls::{PeerError, PeerIdentity, ServerTls};
 use sidegate_policy::{ConnectionFacts, ConnectionParameters, Permit};
 use tokio::net::TcpStream;
@@ -20,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use uuid::Uuid;
 
 use super::body::Budget;
 use crate::access_log::{Line, Record, timestamp};
@@ -27,7 +23,7 @@ use crate::activity::Activity;
 use crate::connections::{CutBy, LiveConnection, Registered};
 use crate::generation;
 use crate::guard::{Caller, Progress, StreamExecutor};
-use crate::head::IdentityHeaders;
+use crate::headers::{IdentityHeaders, Peer, url_encoded};
 use crate::metrics::{Cut, OpenConnection, Verdict};
 use crate::open_request::{Circumstances, OpenRequests, Opened};
 use crate::trust;
@@ -36,13 +32,6 @@ use crate::worker::{Listener, Worker};
 
 /// A connection with TLS, or without where its listener takes that.
 pub(super) type Stream = Either<TlsStream<TcpStream>, TcpStream>;
-
-/// What Envoy's own URL encoding of a certificate leaves as it is.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// A downstream connection.
 pub(super) struct Downstream {
@@ -113,19 +102,23 @@ impl Downstream {
         let Some(caller) = listener.admission.caller(&counted) else {
             return Err(TurnedAway::TooManyConnections { peer: counted });
         };
-        let own_id = tls.map(|_| listener.tls.spiffe_id().to_string());
-        let client_certificate = match (chain.first(), &own_id, &peer_id) {
-            (Some(leaf), Some(own_id), Some(peer_id)) => {
-                Some(forwarded_client_certificate(own_id, leaf, peer_id)?)
-            }
+        let own_id = tls.map(|_| listener.tls.spiffe_id());
+        let told = match (&peer, own_id) {
+            (Some(peer), Some(shown)) => Some(Peer {
+                spiffe_id: &peer.spiffe_id,
+                chain,
+                shown,
+            }),
             _ => None,
         };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let identity_headers = IdentityHeaders::new(&listener.forwarding, address, scheme, told)?;
         let facts = ConnectionFacts::new(&ConnectionParameters {
             downstream_address: address,
             local_address: tcp.local_addr().unwrap_or(listener.address),
             source_principal: peer_id.clone(),
-            source_certificate: chain.first().map(url_encoded),
-            destination_principal: own_id,
+            source_certificate: chain.first().map(|leaf| url_encoded([leaf])),
+            destination_principal: own_id.map(ToString::to_string),
             server_name: tls.and_then(|tls| tls.server_name()).map(ToOwned::to_owned),
             listener: listener.name.to_string(),
             context_extensions: (*listener.context_extensions).clone(),
@@ -149,12 +142,7 @@ impl Downstream {
         Ok(Self {
             worker: Arc::clone(worker),
             listener: Arc::clone(listener),
-            identity_headers: IdentityHeaders {
-                client_certificate,
-                scheme: if tls.is_some() { "https" } else { "http" },
-                downstream: HeaderValue::from_str(&address.ip().to_string())
-                    .map_err(|_| PeerError::Unparsable)?,
-            },
+            identity_headers,
             activity: Activity::new(),
             caller,
             body_budget: Budget::new(listener.body_limits),
@@ -184,7 +172,7 @@ impl Downstream {
 
     /// `https` or `http`, by how the peer is connected.
     pub(super) fn scheme(&self) -> &'static str {
-        self.identity_headers.scheme
+        self.identity_headers.scheme()
     }
 
     /// The peer's IP address and port.
@@ -257,6 +245,14 @@ impl Downstream {
         self.closing.load(Relaxed) && !self.is_http2
     }
 
+    /// The id of a request: what a trusted hop calls it, or else one of our own.
+    pub(super) fn request_id(&self, head: &Parts) -> String {
+        match self.identity_headers.request_id(&head.headers) {
+            Some(id) => id.to_owned(),
+            None => Uuid::new_v4().to_string(),
+        }
+    }
+
     /// Begins the record of a request.
     pub(super) fn record(&self, head: &Parts, request_id: &str) -> Record {
         Record {
@@ -290,21 +286,4 @@ impl Downstream {
             started: Instant::now(),
         }
     }
-}
-
-/// One element of `x-forwarded-client-cert`, as Envoy writes it. SPIFFE IDs have no character that
-/// would need quoting.
-fn forwarded_client_certificate(
-    own_id: &str,
-    leaf: &CertificateDer<'_>,
-    peer_id: &str,
-) -> Result<HeaderValue, PeerError> {
-    let hash = sidegate_identity::hex(digest(&SHA256, leaf).as_ref());
-    HeaderValue::from_str(&format!("By={own_id};Hash={hash};URI={peer_id}"))
-        .map_err(|_| PeerError::Unparsable)
-}
-
-fn url_encoded(certificate: &CertificateDer<'_>) -> String {
-    let pem = certificates_pem([certificate]);
-    utf8_percent_encode(&pem, UNRESERVED).to_string()
 }

@@ -7,14 +7,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A raw TCP server. It answers each connection's first request and then only listens.
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// `http://host:port`.
-    pub(super) url: String,
+    pub(crate) url: String,
     received: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Origin {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let received = Arc::<Mutex<Vec<_>>>::default();
@@ -29,7 +29,7 @@ impl Origin {
     }
 
     /// What came on each connection so far.
-    pub(super) fn received(&self) -> Vec<String> {
+    pub(crate) fn received(&self) -> Vec<String> {
         let received = self.received.lock();
         let received = received.unwrap_or_else(PoisonError::into_inner);
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
@@ -37,7 +37,7 @@ impl Origin {
     }
 
     /// How many requests it was sent, however they were framed.
-    pub(super) fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         let lines = |bytes: &String| bytes.matches(" HTTP/1.").count();
         self.received().iter().map(lines).sum()
     }

@@ -188,14 +188,21 @@ fn told_request(arguments: &ExplainArguments) -> Result<InputDocument, Failure> 
 
 /// What the proxy refuses whatever the policy says.
 fn never_asked(head: &Parts) -> Result<(), Failure> {
-    let (status, problem) = match sidegate_proxy::ambiguity(head.uri.path()) {
+    let paths = sidegate_proxy::PathRules::default();
+    let (status, problem) = match paths.ambiguity(head.uri.path()) {
         Some(problem) => (400, problem),
         None if head.method == Method::CONNECT => (405, "CONNECT is not offered".to_owned()),
         None => return Ok(()),
     };
     let message =
         format!("such a request is refused with {status} before the policy is asked: {problem}");
-    Err(Failure::message("SG0310", message))
+    let failure = Failure::message("SG0310", message);
+    Err(match status {
+        400 => failure.help(
+            "a listener may let it through by `[listener.path]`: explain its decision from the log",
+        ),
+        _ => failure,
+    })
 }
 
 /// The event of a decision, or of the request with this id.

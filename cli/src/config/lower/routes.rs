@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Not;
 
 use http::{HeaderName, HeaderValue, Method};
-use sidegate_proxy::{HostPattern, PathMatch};
+use sidegate_proxy::{HostPattern, PathMatch, PathRules};
 
 use super::{AT_LEAST_A_NANOSECOND, Diagnostic, Key, Lowering, codes, values};
 use crate::config::model::{Route, RouteMatch, Target};
@@ -14,14 +14,20 @@ use crate::config::values::Problem;
 use crate::table::Table;
 
 impl Lowering<'_> {
-    /// A listener's routes, none of which is hidden by one before it.
-    pub(super) fn routes(&mut self, at: &Key, raw: Vec<Table<RawRoute>>) -> Vec<Route> {
+    /// A listener's routes, none of which is hidden by one before it. Without rules for paths, whose
+    /// problems were reported, paths are taken as they are.
+    pub(super) fn routes(
+        &mut self,
+        at: &Key,
+        raw: Vec<Table<RawRoute>>,
+        paths: Option<PathRules>,
+    ) -> Vec<Route> {
         let key = at.child("route");
         let last = raw.len().saturating_sub(1);
         let numbered = raw.into_iter().enumerate();
         let routes = numbered.filter_map(|(index, Table(raw))| {
             let at = key.item(index);
-            let route = self.route(&at, raw)?;
+            let route = self.route(&at, raw, paths)?;
             if route.matches.is_any() && index < last {
                 let next = self.keys.value(&key.item(index.saturating_add(1)));
                 let title = "a route after one that every request matches";
@@ -39,10 +45,10 @@ impl Lowering<'_> {
         routes.collect()
     }
 
-    fn route(&mut self, at: &Key, raw: RawRoute) -> Option<Route> {
+    fn route(&mut self, at: &Key, raw: RawRoute, paths: Option<PathRules>) -> Option<Route> {
         let hosts = self.list(&at.child("hosts"), &raw.hosts, host);
         let methods = self.list(&at.child("methods"), &raw.methods, method);
-        let path = self.path(at, raw.path, raw.path_prefix);
+        let path = self.path(at, raw.path, raw.path_prefix, paths);
         let headers = self.headers(&at.child("headers"), raw.headers.unwrap_or_default().0);
         let target = self.target(at, raw.component, raw.upstream, false);
         let request_timeout = self.optional(
@@ -67,7 +73,7 @@ impl Lowering<'_> {
         })
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         at: &Key,
         texts: &[String],
@@ -84,6 +90,7 @@ impl Lowering<'_> {
         at: &Key,
         exact: Option<String>,
         prefix: Option<String>,
+        paths: Option<PathRules>,
     ) -> Option<PathMatch> {
         let (key, other) = (at.child("path"), at.child("path_prefix"));
         if exact.is_some() && prefix.is_some() {
@@ -94,6 +101,7 @@ impl Lowering<'_> {
                 .help("remove one of them, or write two routes");
             self.report(problem);
         }
+        let path = |text: &str| path(text, paths);
         let exact = self.optional(exact, key, path).map(PathMatch::Exact);
         let prefix = self.optional(prefix, other, path).map(PathMatch::Prefix);
         exact.or(prefix)
@@ -193,12 +201,12 @@ fn method(text: &str) -> Result<Method, Problem> {
 }
 
 /// A path that a normalized request can have.
-fn path(text: &str) -> Result<String, Problem> {
+fn path(text: &str, paths: Option<PathRules>) -> Result<String, Problem> {
     let refused = |label: String| Problem::new(codes::BAD_ROUTE, "is not a path", label);
     if !text.starts_with('/') {
         return Err(refused("must begin with `/`".to_owned()));
     }
-    match sidegate_proxy::ambiguity(text) {
+    match paths.and_then(|paths| paths.ambiguity(text)) {
         Some(problem) => Err(refused(format!("no request gets here: {problem}"))),
         None => match text.contains(['?', '#']).not() {
             true => Ok(text.to_owned()),

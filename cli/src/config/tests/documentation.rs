@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use crate::config::raw::{
-    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry, RawHttp2,
-    RawIdentity, RawLimits, RawListener, RawLog, RawPolicy, RawProxy, RawRequestBody, RawRoute,
-    RawShadow, RawSvidFile, RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
+    RawForwardClientCert, RawHttp2, RawIdentity, RawLimits, RawListener, RawLog, RawPath,
+    RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSvidFile, RawTimeouts,
+    RawWorkloadApi,
 };
 
 const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
@@ -29,6 +30,11 @@ fn every_key_is_documented_under_its_section() {
         ("[listener.request_body]", keys_of::<RawRequestBody>()),
         ("[listener.limits]", keys_of::<RawLimits>()),
         ("[listener.http2]", keys_of::<RawHttp2>()),
+        ("[listener.path]", keys_of::<RawPath>()),
+        (
+            "[listener.forward_client_cert]",
+            keys_of::<RawForwardClientCert>(),
+        ),
         ("[[svid_file]]", keys_of::<RawSvidFile>()),
         ("[log]", keys_of::<RawLog>()),
         ("[decision_log]", keys_of::<RawDecisionLog>()),
@@ -44,7 +50,8 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let tables = "entry timeouts request_body limits http2 route embedded bundle shadow";
+            let tables = "entry timeouts request_body limits http2 forward_client_cert route embedded \
+                          bundle shadow";
             let own = tables.split(' ').any(|table| table == key);
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");
