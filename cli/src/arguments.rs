@@ -56,9 +56,21 @@ pub(crate) enum Command {
     /// Test, check, ask, explain, replay and time policies; see which one a running instance has, and go back
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Print a page of the reference that is made from the code
+    #[command(hide = true)]
+    Documentation {
+        #[arg(value_enum)]
+        page: DocumentationPage,
+    },
     /// Fetch, watch and validate SVIDs by a SPIFFE Workload API
     #[command(subcommand)]
     Svid(SvidCommand),
+}
+
+/// What can be printed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DocumentationPage {
+    Metrics,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! What a user can say.
 
 mod check;
+mod documentation;
 mod identity;
 mod log;
 mod policy;
@@ -57,6 +58,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<bool, Failure> {
         Command::Up(arguments) => up::execute(arguments)?,
         Command::Run(arguments) => run::execute(&arguments)?,
         Command::Check(arguments) => return check::execute(&arguments),
+        Command::Documentation { page } => documentation::execute(page)?,
         Command::Identity(command) => identity::execute(&command)?,
         Command::Log(command) => log::execute(&command)?,
         Command::Policy(command) => return policy::execute(&command),

@@ -17,6 +17,7 @@ mod examine;
 mod health;
 mod identity;
 mod listeners;
+mod metrics;
 mod policy;
 mod reload;
 mod services;
@@ -40,6 +41,7 @@ use sidegate_policy::decision_log::DecisionLogWriter;
 use sidegate_policy::shadow::ShadowMetrics;
 use sidegate_policy::{Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
+use sidegate_proxy::trace::Tracer;
 use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +52,7 @@ use crate::admin::{self, AdminServer};
 use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
 use crate::failure::Failure;
 use crate::systemd::Systemd;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{Exporter, LogLevel, TraceSettings};
 use access_file::{AccessFile, AccessFileHandle};
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
@@ -65,6 +67,7 @@ pub(crate) use bundles::BundleStatus;
 pub(crate) use components::component_digest;
 pub(crate) use descriptors::Descriptors;
 pub(crate) use examine::examine;
+pub(crate) use metrics::every_metric;
 pub(crate) use policy::{ChangeError, PolicyManager};
 pub(crate) use state::{Found, StateDirectory};
 
@@ -125,16 +128,21 @@ impl Instance {
         let descriptors = descriptors::fit(&mut fitted.listeners, limit);
         descriptors.warn();
         let (config, written) = (&fitted, config);
-        let mut registry = Registry::with_prefix("sidegate");
+        let mut metrics = Registry::default();
+        let proxy_metrics = ProxyMetrics::register(&mut metrics);
+        let traces = TraceSettings::from_environment()?;
+        let traces = traces.map(|settings| Exporter::new(settings, proxy_metrics.traces()));
+        let (exporter, tracer) = traces.transpose()?.unzip();
+        let registry = metrics.sub_registry_with_prefix(metrics::PREFIX);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entries = identity::entries(config, source)?;
         let (policy, origin) = load_policy(config, source, state.path(), &clock).await?;
         let candidate = load_candidate(config, source)?;
-        let components = components::load(config, source, &mut registry)?;
+        let components = components::load(config, source, registry)?;
         let admin = Admin::bind(config.admin.listen)?;
         let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
         let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), Purpose::Admin)?;
-        let plane = IdentityPlane::open(config, entries, &state, &clock, &mut registry)?;
+        let plane = IdentityPlane::open(config, entries, &state, &clock, registry)?;
         let identities = plane.source.watch();
 
         let gate = config.admin.clients.as_ref();
@@ -146,10 +154,10 @@ impl Instance {
         let files = plane.write_files(&config.svid_files)?;
 
         let (decision_log, decision_writer) =
-            decision_log::start(config, source, &mut registry)?.unzip();
+            decision_log::start(config, source, registry)?.unzip();
         let (shadow, candidate, candidate_files) = match candidate {
             Some(loaded) => {
-                let metrics = ShadowMetrics::register(&mut registry);
+                let metrics = ShadowMetrics::register(registry);
                 let (shadow, candidate, files) = loaded.start(metrics, &clock)?;
                 (Some(shadow), Some(candidate), Some(files))
             }
@@ -160,10 +168,10 @@ impl Instance {
             PolicyOrigin::Stock | PolicyOrigin::Files(_) => None,
         };
         if let Some(bundles) = &bundles {
-            bundles.register(&mut registry);
+            bundles.register(registry);
         }
         let parts = EvaluatorParts {
-            decisions: PolicyMetrics::register(&mut registry),
+            decisions: PolicyMetrics::register(registry),
             log: decision_log,
             shadow,
         };
@@ -182,7 +190,8 @@ impl Instance {
             evaluators,
             identities: identities.clone(),
             access_log,
-            metrics: ProxyMetrics::register(&mut registry),
+            tracer: tracer.unwrap_or_else(Tracer::off),
+            metrics: proxy_metrics,
             clock: Arc::clone(&clock),
             drain_timeout: config.proxy.drain_timeout,
         })
@@ -191,7 +200,7 @@ impl Instance {
             options: policy_options(config),
             path: status::policy_origin(config),
             evaluators: parts,
-            metrics: GenerationMetrics::register(&mut registry),
+            metrics: GenerationMetrics::register(registry),
             clock: Arc::clone(&clock),
             candidate,
             bundles,
@@ -233,7 +242,10 @@ impl Instance {
         }
         let scheme = if gate.is_some() { "https" } else { "http" };
         let admin_url = format!("{scheme}://{}", admin.address());
-        tasks.spawn(admin.serve(Arc::clone(&health), registry, gate, stop.clone()));
+        tasks.spawn(admin.serve(Arc::clone(&health), metrics, gate, stop.clone()));
+        if let Some(exporter) = exporter {
+            tasks.spawn(exporter.run(stop.clone()));
+        }
         tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
         tasks.spawn(Arc::clone(&policy).run(origin, candidate_files, stop.clone()));
         for (file, written) in files {

@@ -1,4 +1,8 @@
-//! Diagnostics: events of all rooms, on standard error, at a level that can be changed meanwhile.
+//! Diagnostics: events of all rooms, on standard error, at a level that can be changed meanwhile. And
+//! spans, for a collector.
+
+mod exporter;
+mod variables;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +11,9 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat, directives};
 use crate::failure::Failure;
+
+pub(crate) use exporter::Exporter;
+pub(crate) use variables::TraceSettings;
 
 /// Which events are written. Its copies are one.
 #[derive(Clone)]

@@ -1,4 +1,5 @@
-//! How files are fetched over HTTP: one connection for each request, with a limit on every wait.
+//! How files are fetched over HTTP: one connection for each request, with a limit on every wait. Spans
+//! are sent in the same way.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -76,6 +77,26 @@ impl HttpFetch {
             tls,
             token_file,
         })
+    }
+
+    /// Sends a request of one's own to the URL's server, and reads the answer up to a number of bytes.
+    /// There is no limit on how long it takes.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Bytes>,
+        longest: usize,
+    ) -> Result<Response<Bytes>, Cause> {
+        let host = self.url.authority().map_or("", |host| host.as_str());
+        let host = HeaderValue::try_from(host)?;
+        request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = path(request.uri()).parse()?;
+        let stream = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let answer = sender.send_request(request.map(Full::new)).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, longest).collect().await?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     }
 
     async fn exchange(

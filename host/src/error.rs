@@ -111,6 +111,21 @@ struct Wire {
 }
 
 impl InvokeError {
+    /// Every label that there is.
+    pub(crate) const LABELS: [&'static str; 11] = [
+        "saturated",
+        "invalid_request",
+        "instantiation",
+        "trap",
+        "memory_limit",
+        "deadline_exceeded",
+        "no_response",
+        "guest_error",
+        "invalid_response",
+        "incomplete_body",
+        "cancelled",
+    ];
+
     /// The stable diagnostic code.
     pub fn code(&self) -> &'static str {
         self.wire().code

@@ -10,6 +10,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
+use crate::error::InvokeError;
+
 /// Upper bounds in seconds: from a greeting to a long stream.
 const DURATION_BUCKETS: [f64; 14] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0,
@@ -44,7 +46,7 @@ impl HostMetrics {
         };
         registry.register(
             "component_requests",
-            "Requests to components, by how they ended",
+            "Requests to components: `ok`, or what went wrong",
             metrics.requests.clone(),
         );
         registry.register(
@@ -54,10 +56,19 @@ impl HostMetrics {
         );
         registry.register(
             "component_duration_seconds",
-            "Time from a request's arrival until its instance has ended, body included",
+            "From a request's arrival until its instance has ended, body included",
             metrics.duration.clone(),
         );
         metrics
+    }
+
+    /// Makes a series for every value of a label, for the documentation; a component's name is `…`.
+    pub fn illustrate(&self) {
+        let component: Arc<str> = "…".into();
+        for outcome in ["ok"].into_iter().chain(InvokeError::LABELS) {
+            self.request(&component, outcome);
+        }
+        drop(self.instance(&component, Instant::now()));
     }
 
     /// Counts a request.

@@ -62,12 +62,12 @@ impl IdentityMetrics {
         );
         registry.register(
             "svid_expiry_timestamp_seconds",
-            "When the X.509-SVID in use expires",
+            "When the X.509-SVID in use expires; of the one minted last of those with the same ID",
             metrics.expiry.clone(),
         );
         registry.register(
             "workload_api_streams_open",
-            "Streams that workloads hold open",
+            "Streams that workloads and Envoys hold open",
             metrics.streams.clone(),
         );
         registry.register(
@@ -77,7 +77,7 @@ impl IdentityMetrics {
         );
         registry.register(
             "authority_renewal_failures",
-            "Attempts to renew an authority that failed; each second until one succeeds",
+            "Attempts to renew a root or a JWT key that failed; each second until one succeeds",
             metrics.authority_failures.clone(),
         );
         registry.register(
@@ -91,6 +91,28 @@ impl IdentityMetrics {
             metrics.refused_connections.clone(),
         );
         metrics
+    }
+
+    /// Makes a series for every value of a label, for the documentation; a SPIFFE ID is `…`.
+    pub fn illustrate(&self) {
+        for result in [Outcome::success, Outcome::failure] {
+            Self::count(&self.rotations, result);
+            Self::count(&self.attestations, result);
+        }
+        for method in [
+            "FetchX509SVID",
+            "FetchX509Bundles",
+            "FetchJWTBundles",
+            "StreamSecrets",
+        ] {
+            drop(self.stream(method));
+        }
+        for authority in ["x509", "jwt"] {
+            self.authority_expires(authority, 0);
+        }
+        let spiffe_id = "…".to_owned();
+        self.expiry
+            .get_or_create_owned(&SpiffeIdLabel { spiffe_id });
     }
 
     pub(crate) fn rotated(&self, svid: &X509Svid) {

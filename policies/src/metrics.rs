@@ -104,10 +104,18 @@ impl PolicyMetrics {
         let rechecks = Family::default();
         registry.register(
             "policy_rechecks",
-            "Answers of the machine that the interpreter was asked again about, by result",
+            "Decisions that the interpreter was asked again about; one that is different ends the use of the faster engine for its generation",
             rechecks.clone(),
         );
         Self { shards, rechecks }
+    }
+
+    /// Makes a series for every value of a label, for the documentation.
+    pub fn illustrate(&self) {
+        for decision_point in ["ingress", "connect"] {
+            self.recorder(decision_point);
+        }
+        self.recheck_recorder();
     }
 
     /// How many requests were allowed and denied so far, by all evaluators.
@@ -240,7 +248,7 @@ impl Collector for Shards {
         let totals = self.totals();
         let mut decisions = encoder.encode_descriptor(
             "authz_decisions",
-            "Decisions by decision point, verdict and reason",
+            "Decisions of the policy, those of requests and connections that were asked again included",
             None,
             MetricType::Counter,
         )?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use serde::Serialize;
 use sidegate_policy::{Denial, DynamicMetadata};
 use time::OffsetDateTime;
@@ -15,11 +16,14 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::connections::CutBy;
-use crate::error::DENIED_NOW;
+use crate::error::{DENIED, DENIED_NOW};
 use crate::guard::Progress;
 use crate::line_format::LineFormat;
-use crate::metrics::{ListenerMetrics, Verdict};
+use crate::metrics::{
+    Called, ErrorType, HttpVersion, KnownMethod, ListenerMetrics, RouteMetrics, Served, Verdict,
+};
 use crate::open_request::Opened;
+use crate::trace::{Ended, EndedCall, SpanId, Trace, TraceId};
 
 /// Bytes of one worker's lines that wait to be written.
 const LIMIT: usize = 8 * 1024 * 1024;
@@ -53,10 +57,27 @@ pub(crate) struct Record {
     pub(crate) line: Line,
     /// Where the policy allowed it.
     pub(crate) opened: Option<Opened>,
+    /// What is counted of its route.
+    pub(crate) route: Arc<RouteMetrics>,
+    pub(crate) method: KnownMethod,
+    /// `https` or `http`.
+    pub(crate) scheme: &'static str,
+    pub(crate) version: HttpVersion,
+    /// Where it was forwarded.
+    pub(crate) call: Option<Call>,
+    pub(crate) trace: Trace,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) started: Instant,
+}
+
+/// A request's way to the upstream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    started: Instant,
+    /// Of the upstream's response, once it is there.
+    status: Option<u16>,
 }
 
 /// The fields of a line.
@@ -65,6 +86,9 @@ pub(crate) struct Line {
     /// When the head was complete, RFC 3339.
     pub(crate) time: String,
     pub(crate) request_id: String,
+    pub(crate) trace_id: TraceId,
+    /// Of this request's own span.
+    pub(crate) span_id: SpanId,
     pub(crate) listener: Arc<str>,
     pub(crate) downstream: Arc<str>,
     /// The peer's SPIFFE ID.
@@ -73,6 +97,12 @@ pub(crate) struct Line {
     pub(crate) method: String,
     pub(crate) authority: String,
     pub(crate) path: String,
+    /// The name of the route that it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<Arc<str>>,
+    /// Where it was forwarded, as the configuration has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) upstream: Option<Arc<str>>,
     pub(crate) verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) decision_id: Option<String>,
@@ -167,6 +197,29 @@ impl AccessLogWriter {
 }
 
 impl Record {
+    /// It takes this route.
+    pub(crate) fn takes(&mut self, route: &Arc<RouteMetrics>) {
+        self.line.route = route.route().cloned();
+        self.route = Arc::clone(route);
+    }
+
+    /// It is forwarded to its route's upstream.
+    pub(crate) fn forwarded(&mut self) {
+        let destination = self.route.destination();
+        self.line.upstream = destination.map(|it| Arc::clone(&it.name));
+        self.call = Some(Call {
+            started: Instant::now(),
+            status: None,
+        });
+    }
+
+    /// The upstream's response has begun.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        if let Some(call) = &mut self.call {
+            call.status = Some(status.as_u16());
+        }
+    }
+
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.line.response_bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
     }
@@ -217,9 +270,46 @@ impl Drop for Record {
             self.line.code = self.line.code.or(cut_by.map(CutBy::code));
         }
         self.line.duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
-        self.metrics
-            .finished(self.line.verdict, self.line.status, elapsed);
+        self.tell(elapsed);
         self.log.write(&self.line, &self.metrics);
+    }
+}
+
+impl Record {
+    /// Tells the metrics and the trace of it.
+    fn tell(&self, elapsed: Duration) {
+        // A policy that says no has decided: that is no error.
+        let error = self.line.error.filter(|error| *error != DENIED);
+        let status = Some(self.line.status).filter(|status| *status != 0);
+        let served = Served {
+            method: self.method,
+            scheme: self.scheme,
+            version: self.version,
+            verdict: self.line.verdict,
+            status,
+            error: ErrorType::of_served(error, status),
+        };
+        self.route.served(served, elapsed);
+        let call = self.call.map(|Call { started, status }| {
+            let called = Called {
+                method: self.method,
+                status,
+                error: ErrorType::of_called(error, status),
+            };
+            let elapsed = started.elapsed();
+            self.route.called(called, elapsed);
+            EndedCall {
+                called,
+                destination: self.route.destination(),
+                elapsed,
+            }
+        });
+        self.trace.end(&Ended {
+            line: &self.line,
+            served,
+            elapsed,
+            call,
+        });
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct Telling {
     pub(crate) code: Option<&'static str>,
 }
 
+/// What a request's end is called that the policy decided on.
+pub(crate) const DENIED: &str = "policy";
+
 /// What a request's end is called that came from a change of the policy.
 pub(crate) const DENIED_NOW: &str = "policy_changed";
 

@@ -220,12 +220,16 @@ async fn forward(
     if record.line.path != head.uri.path() {
         record.line.path = head.uri.path().to_owned();
     }
+    record.trace.put(&mut head.headers);
     if let Some(upgrade) = upgrade {
         upgrade.put(&mut head);
     }
     record.line.authority = authority.to_string();
     let place = downstream.route(&head, &authority);
     let route = place.and_then(|place| downstream.listener.routes.get(place));
+    if let Some(metrics) = place.and_then(|place| downstream.listener.route_metrics.get(place)) {
+        record.takes(metrics);
+    }
     let limit = route.map_or(downstream.listener.timeouts.request, |route| {
         route.request_timeout
     });
@@ -266,14 +270,17 @@ async fn forward(
         return Err(ProxyError::NoUpgrade);
     }
     let opened = downstream.open(&permit, circumstances, place);
+    record.forwarded();
     let opened = record.opened.insert(opened);
 
     let progress = &record.progress;
-    let sending = Box::pin(upstream.send(permit, body.noting(progress)));
+    let call = record.trace.call();
+    let sending = Box::pin(upstream.send(permit, body.noting(progress), call));
     let sending = guard::within(progress, deadline, timeouts.body_read, sending);
     match opened.unless_denied(sending).await {
         Ok(Ok(response)) => {
             let mut response = response?;
+            record.answered(response.status());
             if let Some(upgrade) = upgrade {
                 upgrade.answer(&mut response)?;
             }

@@ -25,6 +25,7 @@ mod recheck;
 mod request_body;
 mod route;
 mod server;
+pub mod trace;
 mod trust;
 mod tunnel;
 mod upgrade;

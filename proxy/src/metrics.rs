@@ -1,24 +1,32 @@
 //! What the data plane counts. Labels are bounded: never a path, never a peer.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+mod histogram;
+mod http;
+
+use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use sidegate_identity::tls::HandshakeProblem;
 
 use crate::guard::Flood;
+use crate::route::Route;
+use crate::trace::TraceMetrics;
+use http::HttpMetrics;
+pub(crate) use http::{Called, ErrorType, HttpVersion, KnownMethod, RouteMetrics, Served};
+
+/// Stands for what the configuration or a peer names, in the documentation.
+const CONFIGURED: &str = "…";
 
 /// Counters of every listener. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct ProxyMetrics {
-    requests: Family<RequestLabels, Counter>,
-    duration: Family<ListenerLabel, Histogram, fn() -> Histogram>,
+    http: HttpMetrics,
+    traces: TraceMetrics,
     open: Family<ListenerLabel, Gauge>,
     handshakes: Family<HandshakeLabels, Counter>,
     cut: Family<CutLabels, Counter>,
@@ -32,11 +40,8 @@ pub struct ProxyMetrics {
 /// One listener's share of them.
 #[derive(Debug)]
 pub(crate) struct ListenerMetrics {
-    listener: String,
-    requests: Family<RequestLabels, Counter>,
-    /// Those of the requests so far, found without their labels.
-    known: RwLock<HashMap<(Verdict, u16), Counter>>,
-    duration: Histogram,
+    listener: Arc<str>,
+    http: HttpMetrics,
     open: Gauge,
     handshakes: Family<HandshakeLabels, Counter>,
     cut: [Counter; 3],
@@ -93,13 +98,6 @@ pub(crate) enum Verdict {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    listener: String,
-    verdict: Verdict,
-    code: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ListenerLabel {
     listener: String,
 }
@@ -133,11 +131,14 @@ struct HandshakeLabels {
 pub(crate) struct OpenConnection(Gauge);
 
 impl ProxyMetrics {
-    /// Makes and registers them.
+    /// Makes and registers them: OpenTelemetry's under its own names, so the registry must have no
+    /// prefix, and all others under `sidegate`.
     pub fn register(registry: &mut Registry) -> Self {
+        let http = HttpMetrics::register(registry);
+        let registry = registry.sub_registry_with_prefix("sidegate");
         let metrics = Self {
-            requests: Family::default(),
-            duration: Family::new_with_constructor(request_duration),
+            http,
+            traces: TraceMetrics::register(registry),
             open: Family::default(),
             handshakes: Family::default(),
             cut: Family::default(),
@@ -148,28 +149,18 @@ impl ProxyMetrics {
             dropped_lines: Counter::default(),
         };
         registry.register(
-            "requests",
-            "Requests by verdict and status",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "request_duration_seconds",
-            "From a request's head to the end of its response",
-            metrics.duration.clone(),
-        );
-        registry.register(
             "connections_open",
             "Downstream connections after their handshake",
             metrics.open.clone(),
         );
         registry.register(
             "tls_handshakes",
-            "TLS handshakes by result",
+            "TLS handshakes: `success`, or what went wrong",
             metrics.handshakes.clone(),
         );
         registry.register(
             "connections_cut",
-            "Downstream connections that were ended because what had allowed them was gone",
+            "Downstream connections that were ended because trust in their peer was withdrawn, a changed policy denies them, or their peer's SVID ended while requests or tunnels ran",
             metrics.cut.clone(),
         );
         registry.register(
@@ -184,12 +175,12 @@ impl ProxyMetrics {
         );
         registry.register(
             "limits_exceeded",
-            "What was over a limit of a listener, by the limit",
+            "Connections that were turned away or ended, handshakes that had to wait, requests and streams that were refused or ended, by the limit or timeout of the listener that they were over",
             metrics.limits.clone(),
         );
         registry.register(
             "http2_floods",
-            "HTTP/2 connections that were ended because of the frames on them, by their kind",
+            "HTTP/2 connections that were ended because of the frames on them; `header_block` is a head many times larger than `max_header_bytes`, `other` what the HTTP/2 library itself refuses",
             metrics.floods.clone(),
         );
         registry.register(
@@ -200,15 +191,19 @@ impl ProxyMetrics {
         metrics
     }
 
+    /// What is counted of spans.
+    #[must_use]
+    pub fn traces(&self) -> TraceMetrics {
+        self.traces.clone()
+    }
+
     pub(crate) fn of(&self, listener: &str) -> Arc<ListenerMetrics> {
         let label = ListenerLabel {
             listener: listener.to_owned(),
         };
         Arc::new(ListenerMetrics {
-            listener: listener.to_owned(),
-            requests: self.requests.clone(),
-            known: RwLock::default(),
-            duration: self.duration.get_or_create(&label).clone(),
+            listener: listener.into(),
+            http: self.http.clone(),
             open: self.open.get_or_create(&label).clone(),
             handshakes: self.handshakes.clone(),
             cut: [Cut::trust, Cut::policy, Cut::expired].map(|reason| {
@@ -234,12 +229,25 @@ impl ProxyMetrics {
             dropped_lines: self.dropped_lines.clone(),
         })
     }
+
+    /// Makes a series for every value of a label, for the documentation. What the configuration or
+    /// a peer names is `…`.
+    pub fn illustrate(&self) {
+        let listener = self.of(CONFIGURED);
+        for result in ["success", "timeout"]
+            .into_iter()
+            .chain(HandshakeProblem::LABELS)
+        {
+            listener.handshake(result);
+        }
+        self.http.illustrate();
+    }
 }
 
 impl ListenerMetrics {
     pub(crate) fn handshake(&self, result: &'static str) {
         let labels = HandshakeLabels {
-            listener: self.listener.clone(),
+            listener: self.listener.to_string(),
             result,
         };
         self.handshakes.get_or_create(&labels).inc();
@@ -250,24 +258,16 @@ impl ListenerMetrics {
         OpenConnection(self.open.clone())
     }
 
-    pub(crate) fn finished(&self, verdict: Verdict, code: u16, duration: Duration) {
-        self.duration.observe(duration.as_secs_f64());
-        let known = self.known.read();
-        let known = known.unwrap_or_else(PoisonError::into_inner);
-        if let Some(counter) = known.get(&(verdict, code)) {
-            counter.inc();
-            return;
-        }
-        drop(known);
-        let counter = self.requests.get_or_create_owned(&RequestLabels {
-            listener: self.listener.clone(),
-            verdict,
-            code,
-        });
-        counter.inc();
-        let known = self.known.write();
-        let mut known = known.unwrap_or_else(PoisonError::into_inner);
-        known.insert((verdict, code), counter);
+    /// What is counted of a route's requests, for one worker.
+    pub(crate) fn of_route(&self, route: &Route) -> Arc<RouteMetrics> {
+        let destination = route.upstream.destination();
+        self.http
+            .of(&self.listener, Some((&route.name, destination)))
+    }
+
+    /// What is counted of requests that have no route, for one worker.
+    pub(crate) fn of_no_route(&self) -> Arc<RouteMetrics> {
+        self.http.of(&self.listener, None)
     }
 
     pub(crate) fn cut(&self, reason: Cut) {
@@ -309,6 +309,20 @@ impl ListenerMetrics {
     }
 }
 
+impl Verdict {
+    /// In the order of their declaration.
+    const ALL: [Self; 3] = [Self::allow, Self::deny, Self::none];
+
+    /// As labels have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::allow => "allow",
+            Self::deny => "deny",
+            Self::none => "none",
+        }
+    }
+}
+
 impl Limit {
     /// In the order of their declaration.
     const ALL: [Self; 14] = [
@@ -333,10 +347,4 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-fn request_duration() -> Histogram {
-    Histogram::new([
-        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    ])
 }

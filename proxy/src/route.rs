@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -14,6 +15,8 @@ use crate::upstream::Upstream;
 /// One of a listener's routes. A request goes to the first that it matches.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Its name, for logs and metrics; no other route of the listener has it.
+    pub name: Arc<str>,
     /// Which requests it is for.
     pub matches: RouteMatch,
     /// Where they go.
@@ -61,9 +64,13 @@ pub enum PathMatch {
 pub struct BadHostPattern;
 
 impl Route {
+    /// The name of the route for whatever matches no other.
+    pub const DEFAULT: &'static str = "default";
+
     /// A route for whatever matches no other.
     pub fn any(upstream: Upstream, request_timeout: Duration) -> Self {
         Self {
+            name: Self::DEFAULT.into(),
             matches: RouteMatch::default(),
             upstream,
             request_timeout,

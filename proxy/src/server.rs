@@ -19,6 +19,7 @@ use crate::guard::Admission;
 use crate::listener::ListenerConfig;
 use crate::metrics::ProxyMetrics;
 use crate::route::Route;
+use crate::trace::Tracer;
 use crate::worker::{self, Listener, Prepared, Worker};
 
 /// What the proxy runs with.
@@ -31,6 +32,8 @@ pub struct ProxyConfig {
     pub identities: watch::Receiver<Arc<Identities>>,
     /// Where requests are recorded.
     pub access_log: AccessLog,
+    /// Which requests are recorded in traces, and where that goes.
+    pub tracer: Tracer,
     /// What is counted.
     pub metrics: ProxyMetrics,
     /// The time of day.
@@ -99,6 +102,7 @@ impl Proxy {
             let name: Arc<str> = listener.name.into();
             let context_extensions = Arc::new(listener.context_extensions);
             let forwarding = Arc::new(listener.forwarding);
+            let route_metrics = || listener.routes.iter().map(|route| metrics.of_route(route));
             for (share, socket) in shares.iter_mut().zip(listener.bound.into_sockets()) {
                 let listener = Listener {
                     name: Arc::clone(&name),
@@ -113,6 +117,8 @@ impl Proxy {
                     admission: Arc::clone(&admission),
                     context_extensions: Arc::clone(&context_extensions),
                     metrics: Arc::clone(&metrics),
+                    route_metrics: route_metrics().collect(),
+                    unrouted: metrics.of_no_route(),
                 };
                 share.push((Arc::new(listener), socket));
             }
@@ -126,6 +132,7 @@ impl Proxy {
                 let worker = Arc::new(Worker {
                     connections: Arc::new(Connections::default()),
                     access_log: config.access_log.for_worker(),
+                    tracer: config.tracer.clone(),
                     clock: Arc::clone(&config.clock),
                     identities: config.identities.clone(),
                     generation: watch::Sender::new(evaluator.generation()),

@@ -4,6 +4,8 @@ mod address;
 pub mod http1;
 pub mod http2;
 
+use std::sync::Arc;
+
 use http::header::{HOST, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri};
@@ -14,7 +16,9 @@ use tower::util::BoxCloneSyncService;
 use crate::body::{BoxBody, Source};
 use crate::head::strip_hop_by_hop;
 use crate::headers::X_FORWARDED_PROTO;
+use crate::metrics::HttpVersion;
 use crate::request_body::RequestBody;
+use crate::trace::CallTrace;
 use crate::upgrade;
 pub use address::Address;
 use http1::Http1Upstream;
@@ -28,11 +32,27 @@ pub type UpstreamService =
 #[derive(Debug, Clone)]
 pub enum Upstream {
     /// A handler in this process.
-    Service(UpstreamService),
+    Service {
+        /// What it is called.
+        name: Arc<str>,
+        /// What handles requests.
+        service: UpstreamService,
+    },
     /// An HTTP/1.1 server, over plaintext.
     Http1(Http1Upstream),
     /// An HTTP/2 server, over plaintext.
     Http2(Http2Upstream),
+}
+
+/// Where an upstream is, as logs, metrics and traces tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Destination {
+    /// As in the configuration.
+    pub(crate) name: Arc<str>,
+    /// A host, the path of a socket, or a component.
+    pub(crate) address: Arc<str>,
+    pub(crate) port: Option<u16>,
+    pub(crate) version: Option<HttpVersion>,
 }
 
 /// Why a handler in this process gave no response.
@@ -70,9 +90,38 @@ impl Upstream {
     /// An upstream for another worker, which shares no connections with this one.
     pub(crate) fn for_worker(&self) -> Self {
         match self {
-            Self::Service(service) => Self::Service(service.clone()),
+            Self::Service { name, service } => Self::Service {
+                name: Arc::clone(name),
+                service: service.clone(),
+            },
             Self::Http1(upstream) => Self::Http1(upstream.for_worker()),
             Self::Http2(upstream) => Self::Http2(upstream.for_worker()),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn destination(&self) -> Destination {
+        let server = |address: &Address, version| Destination {
+            name: address.to_string().into(),
+            address: match address {
+                Address::Tcp(authority) => bare(authority).into(),
+                Address::Unix(path) => path.to_string_lossy().into(),
+            },
+            port: match address {
+                Address::Tcp(authority) => authority.port_u16(),
+                Address::Unix(_) => None,
+            },
+            version: Some(version),
+        };
+        match self {
+            Self::Service { name, .. } => Destination {
+                name: Arc::from(&**name),
+                address: Arc::from(&**name),
+                port: None,
+                version: None,
+            },
+            Self::Http1(upstream) => server(upstream.address(), HttpVersion::Http11),
+            Self::Http2(upstream) => server(upstream.address(), HttpVersion::Http2),
         }
     }
 
@@ -86,12 +135,16 @@ impl Upstream {
         &self,
         permit: Permit,
         body: RequestBody,
+        call: Option<CallTrace>,
     ) -> Result<Response<Source>, UpstreamError> {
-        let forwardable = permit.into_forwardable();
+        let mut forwardable = permit.into_forwardable();
+        if let Some(call) = call {
+            call.put(&mut forwardable.head.headers);
+        }
         let asked = forwardable.head.headers.get(UPGRADE).cloned();
         let request = Request::from_parts(forwardable.head, body);
         let mut response = match self {
-            Self::Service(service) => {
+            Self::Service { service, .. } => {
                 let request = with_absolute_target(request);
                 let response = service.clone().oneshot(request).await?;
                 response.map(|body| Source::Service { body })
@@ -117,6 +170,12 @@ impl Upstream {
         }
         Ok(response)
     }
+}
+
+/// A host as others than URLs write it: IPv6 without brackets.
+pub(crate) fn bare(authority: &Authority) -> &str {
+    let host = authority.host();
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Whose fault it is that a request was not sent to its end.

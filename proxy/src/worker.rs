@@ -24,16 +24,18 @@ use crate::headers::Forwarding;
 use crate::inbound;
 use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
-use crate::metrics::ListenerMetrics;
+use crate::metrics::{ListenerMetrics, RouteMetrics};
 use crate::path::PathRules;
 use crate::recheck;
 use crate::route::Route;
+use crate::trace::Tracer;
 use crate::trust;
 
 /// What a worker's connections share.
 pub(crate) struct Worker {
     pub(crate) connections: Arc<Connections>,
     pub(crate) access_log: AccessLog,
+    pub(crate) tracer: Tracer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) identities: watch::Receiver<Arc<Identities>>,
     /// The policy generation that decides here.
@@ -58,6 +60,10 @@ pub(crate) struct Listener {
     pub(crate) admission: Arc<Admission>,
     pub(crate) context_extensions: Arc<BTreeMap<String, String>>,
     pub(crate) metrics: Arc<ListenerMetrics>,
+    /// Of each route, in the same order.
+    pub(crate) route_metrics: Vec<Arc<RouteMetrics>>,
+    /// Of requests that have no route, or none yet.
+    pub(crate) unrouted: Arc<RouteMetrics>,
 }
 
 /// A worker that has all that it needs to run.

@@ -26,6 +26,8 @@ pub enum Tool {
     Opa,
     /// OPA with its Envoy plugin.
     OpaEnvoyPlugin,
+    /// What takes traces as a collector does, and stands in `peers/go/otlp-receiver`.
+    OtlpReceiver,
     /// strace.
     Strace,
     /// mount, of util-linux.
@@ -44,6 +46,7 @@ impl Tool {
             Self::SpiffeHelper => "SIDEGATE_TEST_SPIFFE_HELPER",
             Self::Opa => "SIDEGATE_TEST_OPA",
             Self::OpaEnvoyPlugin => "SIDEGATE_TEST_OPA_ENVOY",
+            Self::OtlpReceiver => "SIDEGATE_TEST_OTLP_RECEIVER",
             Self::Strace => "SIDEGATE_TEST_STRACE",
             Self::Mount => "SIDEGATE_TEST_MOUNT",
         }
@@ -60,6 +63,7 @@ impl Tool {
             Self::SpiffeHelper => "spiffe-helper",
             Self::Opa => "opa",
             Self::OpaEnvoyPlugin => "opa-envoy-plugin",
+            Self::OtlpReceiver => "otlp-receiver",
             Self::Strace => "strace",
             Self::Mount => "mount",
         }

@@ -44,6 +44,7 @@ mod state;
 mod support;
 mod svid;
 mod svid_files;
+mod tracing;
 mod up;
 mod upgrade;
 mod upstream;

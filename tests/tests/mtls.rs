@@ -166,7 +166,7 @@ fn counted(sidegate: &Sidegate, result: &str) {
         (handshakes(sidegate, &label) > 0.0).then_some(())
     });
     assert!(handshakes(sidegate, "result=\"success\"") < 0.5);
-    assert!(counter(sidegate, "sidegate_requests_total", &[]) < 0.5);
+    assert!(counter(sidegate, "http_server_request_duration_seconds_count", &[]) < 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,7 +159,11 @@ async fn a_websocket_carries_messages_of_every_kind_and_leaves_its_line() {
         let passed = line[bytes].as_u64().unwrap();
         assert!((3_000_000..3_001_000).contains(&passed), "{bytes}: {line}");
     }
-    let requests = counter(&sidegate, "sidegate_requests_total", &["code=\"101\""]);
+    let requests = counter(
+        &sidegate,
+        "http_server_request_duration_seconds_count",
+        &["http_response_status_code=\"101\""],
+    );
     assert_eq!(requests as u64, 1);
 }
 

@@ -1,10 +1,11 @@
-//! Developer commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask guests`.
+//! Developer commands: `cargo xtask test`, `cargo xtask bench`, `cargo xtask guests`, `cargo xtask docs`.
 #![expect(
     clippy::print_stdout,
     reason = "what a developer's command does is told on standard output"
 )]
 
 mod bench;
+mod docs;
 mod guests;
 #[cfg(test)]
 mod house;
@@ -35,6 +36,12 @@ enum Command {
     Bench {
         #[command(subcommand)]
         plane: Plane,
+    },
+    /// Write the pages of docs/reference that are made from the code
+    Docs {
+        /// Only check that the pages are those that the code would make
+        #[arg(long)]
+        check: bool,
     },
     /// Rebuild the WebAssembly components of guests/
     Guests {
@@ -78,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bench {
             plane: Plane::Proxy { options },
         } => bench::proxy(&options),
+        Command::Docs { check } => docs::run(check),
         Command::Guests { check } => guests::run(check),
     }
 }

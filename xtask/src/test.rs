@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::step::{cargo, run, step};
 use crate::tools::{self, Tool};
-use crate::{guests, root};
+use crate::{docs, guests, root};
 
 /// Runs everything, or the tests whose name contains `only`.
 pub(crate) fn run_all(only: Option<&str>) -> anyhow::Result<()> {
@@ -34,6 +34,11 @@ pub(crate) fn run_all(only: Option<&str>) -> anyhow::Result<()> {
         skipped.push(format!("tests with {}: {}", tool.name, tool.advice));
     }
     step("release build", || run(&mut cargo(["build", "--release"])))?;
+    if only.is_none() {
+        step("reference pages are those of the code", || {
+            docs::check(&root().join("target/release/sidegate"))
+        })?;
+    }
     step("unit tests", || unit_tests(only, &tools))?;
     step("black-box tests", || {
         black_box_tests(only, &tools, &mut skipped)

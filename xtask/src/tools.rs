@@ -88,6 +88,12 @@ pub(crate) fn provide() -> Vec<Tool> {
             advice: GO_ADVICE,
         },
         Tool {
+            variable: "SIDEGATE_TEST_OTLP_RECEIVER",
+            name: "otlp-receiver",
+            path: go::otlp_receiver(),
+            advice: GO_ADVICE,
+        },
+        Tool {
             variable: "SIDEGATE_TEST_STRACE",
             name: "strace",
             path: on_path("strace"),

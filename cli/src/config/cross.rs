@@ -8,11 +8,13 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::{Component, PathBuf};
 
+use sidegate_proxy::Route;
+
 use super::codes;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::key::Key;
 use super::lower::Lowering;
-use super::model::Admin;
+use super::model::{self, Admin};
 use super::raw::{RawConfig, RawIdentity};
 use crate::table::Table;
 
@@ -31,11 +33,35 @@ pub(super) fn check(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     let what = "is the name of two listeners";
     unique(lowering, listener_names, codes::DUPLICATE_NAME, what);
 
+    routes(raw, lowering);
     bundles(raw, lowering);
     addresses(raw, lowering);
     directories(raw, lowering);
     components(raw, lowering);
     identities(raw, lowering);
+}
+
+/// Names of routes, those included that routes have without being given one.
+fn routes(raw: &RawConfig, lowering: &mut Lowering<'_>) {
+    for (index, Table(listener)) in raw.listener.iter().enumerate() {
+        let at = Key::listener(index);
+        let own = match (&listener.upstream, &listener.component) {
+            (Some(_), _) => Some("upstream"),
+            (None, Some(_)) => Some("component"),
+            (None, None) => None,
+        };
+        let default = own.map(|own| (Route::DEFAULT.to_owned(), at.child(own)));
+        let routes = listener.route.iter().enumerate().map(|(index, raw)| {
+            let key = at.child("route").item(index);
+            match &raw.0.name {
+                Some(name) => (name.clone(), key.child("name")),
+                None => (model::Route::unnamed(index), key),
+            }
+        });
+        let names = default.into_iter().chain(routes);
+        let what = "is the name of two routes";
+        unique(lowering, names, codes::DUPLICATE_NAME, what);
+    }
 }
 
 fn bundles(raw: &RawConfig, lowering: &mut Lowering<'_>) {

@@ -228,12 +228,21 @@ pub(crate) struct Listener {
 /// `[[listener.route]]`: where some of a listener's requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
+    /// Unlike that of all other routes of the listener.
+    pub(crate) name: String,
     pub(crate) matches: RouteMatch,
     pub(crate) target: Target,
     /// Without it, the listener's counts.
     pub(crate) request_timeout: Option<Duration>,
     /// What the policy is told of the route, before what it is told of the listener.
     pub(crate) context_extensions: BTreeMap<String, String>,
+}
+
+impl Route {
+    /// The name of one that was given none, by its place from 0.
+    pub(crate) fn unnamed(index: usize) -> String {
+        format!("route-{}", index.saturating_add(1))
+    }
 }
 
 /// What is behind a listener.

@@ -157,6 +157,7 @@ pub(super) struct RawListener {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
+    pub(super) name: Option<String>,
     #[serde(default)]
     pub(super) hosts: Vec<String>,
     pub(super) path: Option<String>,

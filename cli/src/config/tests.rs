@@ -276,6 +276,7 @@ fn what_is_written_is_what_is_used() {
         request_body = { max_request_bytes = "1MiB", allow_partial_message = true, pack_as_bytes = true }
         context_extensions = { tier = "gold" }
         [[listener.route]]
+        name = "api"
         hosts = ["*.api.example"]
         path_prefix = "/v1"
         methods = ["GET"]
@@ -373,6 +374,7 @@ fn what_is_written_is_what_is_used() {
             listen: "[::1]:8443".parse().unwrap(),
             target: Some(Target::Component("hello".to_owned())),
             routes: vec![Route {
+                name: "api".to_owned(),
                 matches: RouteMatch {
                     hosts: vec!["*.api.example".parse().unwrap()],
                     path: Some(PathMatch::Prefix("/v1".to_owned())),

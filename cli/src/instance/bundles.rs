@@ -14,7 +14,7 @@ use tracing::warn;
 
 pub(super) use set::{BundleSources, Update};
 use source::{BundleConfig, BundleOrigin};
-pub(crate) use status::{BundleHandle, BundleStatus};
+pub(crate) use status::{BundleHandle, BundleStatus, illustrate};
 
 use super::refused;
 use crate::config::{self, BundleServer, Config, ConfigSource, Key, PolicyBundle};

@@ -127,11 +127,15 @@ fn routes(
     let upstream = |target: &Target| -> Result<Upstream, Failure> {
         Ok(match target {
             Target::Upstream(server) => server.upstream(connect),
-            Target::Component(name) => Upstream::Service(component(name, components)?.upstream()),
+            Target::Component(name) => Upstream::Service {
+                name: name.as_str().into(),
+                service: component(name, components)?.upstream(),
+            },
         })
     };
     let routes = listener.routes.iter().map(|route| {
         Ok(Route {
+            name: route.name.as_str().into(),
             matches: route.matches.clone(),
             upstream: upstream(&route.target)?,
             request_timeout: route.request_timeout.unwrap_or(request),

@@ -220,6 +220,21 @@ impl ResolvesServerCert for SvidResolver {
 }
 
 impl HandshakeProblem {
+    /// Every label that there is.
+    pub const LABELS: [&'static str; 11] = [
+        "no_tls13",
+        "no_certificate",
+        "not_an_svid",
+        "trust_domain",
+        "expired",
+        "unknown_issuer",
+        "bad_certificate",
+        "not_tls",
+        "alert",
+        "tls",
+        "io",
+    ];
+
     /// What went wrong, in words.
     pub fn describe(error: &io::Error) -> String {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref());

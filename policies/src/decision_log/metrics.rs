@@ -82,12 +82,12 @@ impl DecisionLogMetrics {
         };
         registry.register(
             "decision_log_events",
-            "Events of the decision log that were written or accepted",
+            "Events of the decision log that were written, or accepted by the receiver",
             metrics.events.clone(),
         );
         registry.register(
             "decision_log_dropped",
-            "Decisions that are not in the decision log, by the reason",
+            "Decisions that are not in the decision log: by the policy's own `rule`, because the log's thread did not keep up (`queue_full`), the receiver was away for too long (`buffer_full`) or would not have them (`refused`), or for what the other reasons say",
             dropped,
         );
         registry.register(
@@ -102,7 +102,7 @@ impl DecisionLogMetrics {
         );
         registry.register_with_unit(
             "decision_log_buffer",
-            "Compressed chunks that wait for the receiver",
+            "Compressed chunks of the decision log that wait for the receiver",
             Unit::Bytes,
             metrics.buffer.clone(),
         );

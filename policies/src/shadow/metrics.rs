@@ -39,7 +39,7 @@ impl ShadowMetrics {
         };
         registry.register(
             "policy_shadow",
-            "Decisions of the live policy that a candidate decided too, by what differs",
+            "Decisions that a candidate policy decided too, by what differs; with `policy.shadow` only",
             results,
         );
         metrics

@@ -24,7 +24,7 @@ use crate::connections::{CutBy, LiveConnection, Registered};
 use crate::generation;
 use crate::guard::{Caller, Progress, StreamExecutor};
 use crate::headers::{IdentityHeaders, Peer, url_encoded};
-use crate::metrics::{Cut, OpenConnection, Verdict};
+use crate::metrics::{Cut, HttpVersion, KnownMethod, OpenConnection, Verdict};
 use crate::open_request::{Circumstances, OpenRequests, Opened};
 use crate::trust;
 use crate::tunnel::Tunnel;
@@ -255,10 +255,14 @@ impl Downstream {
 
     /// Begins the record of a request.
     pub(super) fn record(&self, head: &Parts, request_id: &str) -> Record {
+        let now = self.worker.clock.now();
+        let trace = self.worker.tracer.begin(&head.headers, now);
         Record {
             line: Line {
-                time: timestamp(self.worker.clock.now()),
+                time: timestamp(now),
                 request_id: request_id.to_owned(),
+                trace_id: trace.trace_id(),
+                span_id: trace.span_id(),
                 listener: Arc::clone(&self.listener.name),
                 downstream: Arc::clone(&self.address),
                 peer: Arc::clone(&self.peer_id),
@@ -266,6 +270,8 @@ impl Downstream {
                 method: head.method.to_string(),
                 authority: String::new(),
                 path: head.uri.path().to_owned(),
+                route: None,
+                upstream: None,
                 verdict: Verdict::none,
                 decision_id: None,
                 policy_generation: None,
@@ -280,6 +286,12 @@ impl Downstream {
                 complete: false,
             },
             opened: None,
+            route: Arc::clone(&self.listener.unrouted),
+            method: KnownMethod::of(&head.method),
+            scheme: self.scheme(),
+            version: HttpVersion::of(head.version),
+            call: None,
+            trace,
             log: self.worker.access_log.clone(),
             metrics: Arc::clone(&self.listener.metrics),
             progress: Progress::current(),

@@ -54,6 +54,10 @@ impl Http1Upstream {
         }
     }
 
+    pub(crate) fn address(&self) -> &Address {
+        &self.pool.address
+    }
+
     pub(crate) fn for_worker(&self) -> Self {
         Self::new(self.pool.address.clone(), self.pool.connect_timeout)
     }

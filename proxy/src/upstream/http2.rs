@@ -58,6 +58,10 @@ impl Http2Upstream {
         }
     }
 
+    pub(crate) fn address(&self) -> &Address {
+        &self.shared.address
+    }
+
     pub(crate) fn for_worker(&self) -> Self {
         Self::new(self.shared.address.clone(), self.shared.connect_timeout)
     }

@@ -61,7 +61,8 @@ async fn an_event_holds_what_was_asked_and_what_was_answered() {
     assert_eq!(event["labels"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(event["labels"]["id"].as_str().unwrap().len(), 36);
     assert_eq!(event["trace_id"], "0af7651916cd43dd8448eb211c80319c");
-    assert_eq!(event["span_id"], "b7ad6b7169203331");
+    let line = access_line(&logged.sidegate, answer.header("x-request-id"));
+    assert_eq!(event["span_id"], line["span_id"]);
     let source = &seen["attributes"]["source"]["address"]["socketAddress"];
     let port = source["portValue"].as_u64().unwrap();
     assert_eq!(event["requested_by"], format!("127.0.0.1:{port}"));

@@ -70,7 +70,7 @@ async fn two_hundred_changes_fail_no_request() {
     assert_eq!(gate.loads("failure"), 0);
     let denied = counter(
         &gate.sidegate,
-        "sidegate_requests_total",
+        "http_server_request_duration_seconds_count",
         &["verdict=\"deny\""],
     );
     assert!(denied < 0.5, "{denied}");

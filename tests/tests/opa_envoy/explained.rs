@@ -6,7 +6,7 @@ use super::difference::Difference::{
 use super::difference::{Difference, Explanation};
 
 /// What differs in every input document.
-pub(crate) static INPUT: [Explanation; 9] = [
+pub(crate) static INPUT: [Explanation; 10] = [
     always(
         "/input/attributes/source/address/socketAddress/portValue",
         Own,
@@ -36,6 +36,11 @@ pub(crate) static INPUT: [Explanation; 9] = [
         "/input/attributes/request/http/headers/x-request-id",
         Own,
         "each request has an id of its own",
+    ),
+    always(
+        "/input/attributes/request/http/headers/traceparent",
+        OnlyOurs,
+        "Sidegate starts a trace; an Envoy does where it is told to",
     ),
     always(
         "/input/attributes/request/http/headers/x-forwarded-for",
@@ -70,11 +75,16 @@ pub(crate) static ANSWER: [Explanation; 3] = [
 ];
 
 /// What differs in every request at the upstream, and in its response.
-pub(crate) static FORWARDED: [Explanation; 4] = [
+pub(crate) static FORWARDED: [Explanation; 5] = [
     always(
         "/forwarded/headers/x-request-id",
         Own,
         "each request has an id of its own",
+    ),
+    always(
+        "/forwarded/headers/traceparent",
+        OnlyOurs,
+        "Sidegate starts a trace; an Envoy does where it is told to",
     ),
     always(
         "/forwarded/headers/x-forwarded-for",
@@ -94,7 +104,13 @@ pub(crate) static FORWARDED: [Explanation; 4] = [
 ];
 
 /// What differs in some input documents.
-pub(crate) static DOCUMENTS: [Explanation; 12] = [
+pub(crate) static DOCUMENTS: [Explanation; 13] = [
+    in_case(
+        "ids of the caller",
+        "/input/attributes/request/http/headers/traceparent",
+        Own,
+        "Sidegate continues the trace with a span of its own, which the policy sees as the upstream does",
+    ),
     in_case(
         "cookies in two headers over HTTP/1.1",
         "/input/attributes/request/http/headers/cookie",

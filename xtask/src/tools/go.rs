@@ -19,6 +19,11 @@ pub(super) fn spiffe_client() -> Option<PathBuf> {
     build("spiffe-client", "spiffe-client", ".")
 }
 
+/// What takes traces, on the data library of OpenTelemetry's collector.
+pub(super) fn otlp_receiver() -> Option<PathBuf> {
+    build("otlp-receiver", "otlp-receiver", ".")
+}
+
 /// spiffe-helper, as it was released.
 pub(super) fn spiffe_helper() -> Option<PathBuf> {
     build(

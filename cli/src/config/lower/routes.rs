@@ -27,7 +27,7 @@ impl Lowering<'_> {
         let numbered = raw.into_iter().enumerate();
         let routes = numbered.filter_map(|(index, Table(raw))| {
             let at = key.item(index);
-            let route = self.route(&at, raw, paths)?;
+            let route = self.route(&at, index, raw, paths)?;
             if route.matches.is_any() && index < last {
                 let next = self.keys.value(&key.item(index.saturating_add(1)));
                 let title = "a route after one that every request matches";
@@ -45,7 +45,14 @@ impl Lowering<'_> {
         routes.collect()
     }
 
-    fn route(&mut self, at: &Key, raw: RawRoute, paths: Option<PathRules>) -> Option<Route> {
+    fn route(
+        &mut self,
+        at: &Key,
+        index: usize,
+        raw: RawRoute,
+        paths: Option<PathRules>,
+    ) -> Option<Route> {
+        let name = self.optional(raw.name, at.child("name"), values::name);
         let hosts = self.list(&at.child("hosts"), &raw.hosts, host);
         let methods = self.list(&at.child("methods"), &raw.methods, method);
         let path = self.path(at, raw.path, raw.path_prefix, paths);
@@ -61,6 +68,7 @@ impl Lowering<'_> {
             raw.context_extensions.unwrap_or_default().0,
         );
         Some(Route {
+            name: name.unwrap_or_else(|| Route::unnamed(index)),
             matches: RouteMatch {
                 hosts,
                 path,

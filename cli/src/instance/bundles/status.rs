@@ -70,6 +70,15 @@ pub(super) struct Slot {
     pub(super) status: BundleStatus,
 }
 
+/// Adds the metrics of a bundle named `…`, for the documentation.
+pub(crate) fn illustrate(registry: &mut Registry) {
+    let names = ["…".to_owned()].into_iter();
+    let shared = Shared::new(names, Arc::new(|| SystemTime::UNIX_EPOCH));
+    shared.change(0, |slot, now| slot.status.last_success = Some(now));
+    let shared = Arc::new(shared);
+    BundleHandle { shared }.register(registry);
+}
+
 impl BundleHandle {
     /// The bundles in the order of the configuration.
     #[must_use]
@@ -119,13 +128,13 @@ impl Collector for BundleMetrics {
         };
         series(
             "policy_bundle_last_success_timestamp",
-            "When the bundle was last read, or its server last answered",
+            "When the bundle was last read, or its server last answered, whether or not with a newer one; absent until the first time",
             Some(&Unit::Seconds),
             &|status| status.last_success,
         )?;
         series(
             "policy_bundle_failing",
-            "1 where the last attempt to renew the bundle failed",
+            "1 where the last attempt to renew the bundle failed, or what it found was refused",
             None,
             &|status| Some(status.error.is_some().into()),
         )

@@ -34,12 +34,12 @@ impl GenerationMetrics {
         };
         registry.register(
             "policy_loads",
-            "Policies that were put into service, and sources that were refused",
+            "Policies that were put into service, rollbacks included, and sources that were refused",
             loads,
         );
         registry.register(
             "policy_generation",
-            "The policy generation that decides",
+            "The policy generation that decides; counts up from 1",
             metrics.generation.clone(),
         );
         registry.register(
