@@ -8,7 +8,7 @@
 //! ```
 //! What fails, fails before anything is served.
 
-mod access_file;
+mod access_output;
 mod bundles;
 mod components;
 mod decision_log;
@@ -25,15 +25,16 @@ mod socket;
 mod state;
 mod status;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
+use sidegate_host::HostMetrics;
 use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::source::SvidSource;
@@ -49,19 +50,20 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::admin::{self, AdminServer};
-use crate::config::{AccessLogOutput, Config, ConfigSource, Key};
+use crate::config::{Config, ConfigSource, Key};
 use crate::failure::Failure;
-use crate::systemd::Systemd;
+use crate::systemd::{Inherited, Systemd};
 use crate::telemetry::{Exporter, LogLevel, TraceSettings};
-use access_file::{AccessFile, AccessFileHandle};
+use access_output::{AccessOutput, AccessOutputHandle, Opened};
+use components::Components;
 use health::{Admin, Gate, Health};
 use identity::IdentityPlane;
 use policy::{
     EvaluatorParts, GenerationMetrics, PolicyFiles, PolicyOrigin, PolicyParts, load_candidate,
 };
-use reload::Reload;
+use reload::{Outcome, Reload, ReloadParts, Running};
 use socket::{BoundSocket, Purpose};
-use status::Facts;
+use status::{Changing, Facts};
 
 pub(crate) use bundles::BundleStatus;
 pub(crate) use components::component_digest;
@@ -101,6 +103,7 @@ pub(crate) struct Instance {
 pub(crate) struct Supervisor {
     hangup: Option<Signal>,
     systemd: Systemd,
+    inherited: Inherited,
 }
 
 /// A listener as it is.
@@ -121,13 +124,13 @@ impl Instance {
         level: LogLevel,
         supervisor: Supervisor,
     ) -> Result<Self, Failure> {
-        let Supervisor { hangup, systemd } = supervisor;
+        let Supervisor {
+            hangup,
+            systemd,
+            inherited,
+        } = supervisor;
         let systemd = Arc::new(systemd);
         let limit = descriptors::raise().map_err(|error| Failure::new("SG0008", &error))?;
-        let mut fitted = config.clone();
-        let descriptors = descriptors::fit(&mut fitted.listeners, limit);
-        descriptors.warn();
-        let (config, written) = (&fitted, config);
         let mut metrics = Registry::default();
         let proxy_metrics = ProxyMetrics::register(&mut metrics);
         let traces = TraceSettings::from_environment()?;
@@ -138,7 +141,8 @@ impl Instance {
         let entries = identity::entries(config, source)?;
         let (policy, origin) = load_policy(config, source, state.path(), &clock).await?;
         let candidate = load_candidate(config, source)?;
-        let components = components::load(config, source, registry)?;
+        let host_metrics = HostMetrics::register(registry);
+        let components = components::load(config, source, &host_metrics, &Components::new())?;
         let admin = Admin::bind(config.admin.listen)?;
         let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
         let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), Purpose::Admin)?;
@@ -150,7 +154,24 @@ impl Instance {
         let gate = gate.transpose()?;
 
         let workers = workers(config);
-        let bound = listeners::bind(config, source, workers, &components, &identities)?;
+        let made = {
+            let parts = listeners::Parts {
+                workers,
+                components: &components,
+                identities: &identities,
+                inherited: &inherited,
+                descriptors: limit,
+            };
+            let issued = Arc::clone(&identities.borrow());
+            let entries: Vec<_> = issued
+                .issued()
+                .iter()
+                .map(|it| Arc::clone(&it.entry))
+                .collect();
+            listeners::make(config, source, &parts, &entries, &[])?
+        };
+        made.descriptors.warn();
+        listeners::warn_unused(&inherited, &made.served);
         let files = plane.write_files(&config.svid_files)?;
 
         let (decision_log, decision_writer) =
@@ -179,14 +200,10 @@ impl Instance {
             .map(|_| parts.evaluator(&policy))
             .collect::<Result<Vec<_>, PolicyError>>()
             .map_err(|error| Failure::new(error.code(), &error))?;
-        let (access_log, writer, access_file) = access_log(config, source)?;
-        let status: Vec<_> = bound.iter().map(listeners::status).collect();
-        let served = bound
-            .iter()
-            .map(|listener| (listeners::status(listener), listener.tls.clone()))
-            .collect();
+        let (access_log, writer, access) = access_log(config, source)?;
+        let access_format = access_log.format();
+        let status: Vec<_> = made.served.iter().map(|it| it.status.clone()).collect();
         let proxy = Proxy::start(ProxyConfig {
-            listeners: bound,
             evaluators,
             identities: identities.clone(),
             access_log,
@@ -206,39 +223,73 @@ impl Instance {
             bundles,
         };
         let policy = Arc::new(PolicyManager::new(policy, parts, proxy.policy()));
+        let swap = proxy.listeners();
+        let prepared = swap.prepare(made.next).map_err(|error| unwatched(&error))?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let outcome = Arc::new(Outcome::register(registry));
         let health = Arc::new(Health::new(
             identities.clone(),
             Arc::clone(&clock),
             proxy.health(),
             {
-                let source = Arc::clone(&plane.source);
-                move || source.failing()
+                let (source, outcome) = (Arc::clone(&plane.source), Arc::clone(&outcome));
+                move || {
+                    source
+                        .failing()
+                        .into_iter()
+                        .chain(outcome.failing())
+                        .collect()
+                }
             },
-            served,
         ));
-        let reload = source.zip(hangup).map(|(source, hangup)| {
-            let clock = Arc::clone(&clock);
-            let reload = Reload::new(source.path(), written, level.clone(), access_file, clock);
-            (Arc::new(reload), hangup)
-        });
+        let shown = made.served.iter();
+        health.serve(shown.map(|it| (it.status.clone(), it.tls.clone())));
+        let changing = Arc::new(Mutex::new(Changing {
+            components: components::status(&components),
+            descriptors: made.descriptors,
+        }));
+        swap.put(prepared).await;
         let facts = Facts {
             source: Arc::clone(&plane.source),
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
             brought: config.identity.embedded.brought.clone(),
             policy: Arc::clone(&policy),
-            components: components::status(&components),
+            changing: Arc::clone(&changing),
             workload_socket: socket.endpoint(),
             admin: admin.address(),
             admin_tls: gate.is_some(),
-            descriptors,
-            reload: reload.as_ref().map(|(reload, _)| Arc::clone(reload)),
+            reload: Arc::clone(&outcome),
         };
-        if let Some((reload, hangup)) = reload {
-            tasks.spawn(reload.run(hangup, Arc::clone(&systemd), stop.clone()));
+        if let Some((source, hangup)) = source.zip(hangup) {
+            let parts = ReloadParts {
+                level: level.clone(),
+                access,
+                access_format,
+                clock: Arc::clone(&clock),
+                source: Arc::clone(&plane.source),
+                swap,
+                health: Arc::clone(&health),
+                status: changing,
+                host_metrics,
+                workers,
+                inherited,
+                descriptors: limit,
+            };
+            let running = Running {
+                config: config.clone(),
+                components,
+                listeners: made.served,
+            };
+            let reload = Reload::new(source.path(), parts, outcome, running);
+            let mut files = reload.files();
+            if !source.is_current() {
+                files.have_changed();
+            }
+            let systemd = Arc::clone(&systemd);
+            tasks.spawn(Arc::new(reload).run(hangup, files, systemd, stop.clone()));
         }
         let scheme = if gate.is_some() { "https" } else { "http" };
         let admin_url = format!("{scheme}://{}", admin.address());
@@ -284,28 +335,39 @@ impl Instance {
     }
 
     /// Waits for SIGTERM or SIGINT, then drains. A second one ends the wait at once.
-    pub(crate) async fn run(self, mut signals: StopSignals) {
+    ///
+    /// # Errors
+    /// A worker has failed. It is drained as well, and its supervisor is to start it again.
+    pub(crate) async fn run(self, mut signals: StopSignals) -> Result<(), Failure> {
         self.systemd.ready(SERVING);
         if let Some(period) = self.systemd.watchdog() {
             let (systemd, health) = (Arc::clone(&self.systemd), Arc::clone(&self.health));
             self.tasks
                 .spawn(keep_alive(systemd, health, period / 2, self.stop.clone()));
         }
-        signals.next().await;
+        let (reason, ended) = tokio::select! {
+            () = signals.next() => ("draining", Ok(())),
+            () = self.proxy.failed() => {
+                let text = "a worker has failed: what it watched over may not be watched any more";
+                let help = "it is drained and ends; what supervises it should start it again";
+                ("draining: a worker has failed", Err(Failure::message("SG0380", text).help(help)))
+            }
+        };
         tokio::select! {
-            () = self.drain() => info!("stopped"),
+            () = self.drain(reason) => info!("stopped"),
             () = signals.next() => info!("stopped without waiting for what was under way"),
         }
+        ended
     }
 
-    async fn drain(self) {
-        info!("draining");
+    async fn drain(self, reason: &'static str) {
+        info!("{reason}");
         self.systemd.stopping();
-        self.health.drain();
+        self.health.drain(reason);
         let proxy = self.proxy;
         let drained = tokio::task::spawn_blocking(move || proxy.drain());
         if let Err(error) = drained.await {
-            error!(code = "SG0308", %error, "the drain failed");
+            error!(code = "SG0380", %error, "the drain failed");
         }
         self.stop.cancel();
         self.tasks.close();
@@ -373,10 +435,11 @@ impl StopSignals {
 
 impl Supervisor {
     /// Begins to listen for SIGHUP, and finds out about systemd. Needs a runtime.
-    pub(crate) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen(inherited: Inherited) -> Result<Self, Failure> {
         Ok(Self {
             hangup: Some(listen_for(SignalKind::hangup())?),
             systemd: Systemd::from_environment()?,
+            inherited,
         })
     }
 }
@@ -464,23 +527,25 @@ fn policy_options(config: &Config) -> PolicyOptions {
     }
 }
 
-/// With what opens it again, where it is a file.
+/// With what has it go elsewhere.
 fn access_log(
     config: &Config,
     source: Option<&ConfigSource>,
-) -> Result<(AccessLog, AccessLogWriter, Option<AccessFileHandle>), Failure> {
-    let (output, handle): (Box<dyn Write + Send>, _) = match &config.log.access {
-        AccessLogOutput::Stdout => (Box::new(io::stdout()), None),
-        AccessLogOutput::Stderr => (Box::new(io::stderr()), None),
-        AccessLogOutput::File(path) => {
-            let opened = AccessFile::open(path);
-            let (file, handle) = opened.map_err(|error| access_log_unwritable(source, &error))?;
-            (Box::new(file), Some(handle))
-        }
-    };
+) -> Result<(AccessLog, AccessLogWriter, AccessOutputHandle), Failure> {
+    let opened = Opened::at(&config.log.access);
+    let opened = opened.map_err(|error| access_log_unwritable(source, &error))?;
+    let (output, handle) = AccessOutput::new(opened);
     let started = AccessLog::start(output, config.log.access_format);
     let (log, writer) = started.map_err(|error| Failure::new("SG0008", &error))?;
     Ok((log, writer, handle))
+}
+
+/// The kernel does not watch a listener's socket.
+fn unwatched(error: &io::Error) -> Failure {
+    Failure::message(
+        "SG0078",
+        format!("the kernel cannot watch a listener's socket: {error}"),
+    )
 }
 
 fn access_log_unwritable(source: Option<&ConfigSource>, error: &io::Error) -> Failure {

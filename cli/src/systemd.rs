@@ -1,14 +1,20 @@
-//! Telling systemd how it goes, as sd_notify(3) describes it: one datagram a message, to the socket
-//! that the environment names. Without one, nothing is told.
+//! What systemd passes, and what it is told.
+//!
+//! Sockets come as sd_listen_fds(3) describes it. It is told how it goes as sd_notify(3) describes it:
+//! one datagram a message, to the socket that the environment names. Without one, nothing is told.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use nix::time::ClockId;
+use sidegate_proxy::{BoundListener, InheritError};
 use tracing::warn;
 
 use crate::failure::Failure;
@@ -18,6 +24,123 @@ use crate::failure::Failure;
 pub(crate) struct Systemd {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
+}
+
+/// The sockets that systemd passed, in its order. They stay open for as long as the process lives.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited {
+    sockets: Vec<Passed>,
+}
+
+/// One of them, under its `FileDescriptorName=`.
+#[derive(Debug)]
+struct Passed {
+    name: String,
+    socket: io::Result<TcpListener>,
+}
+
+/// Why a passed socket is not listened on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotInherited {
+    #[error("systemd passed no socket called `{name}`: {}", passed(names))]
+    Missing { name: String, names: Vec<String> },
+    #[error("systemd passed {count} sockets called `{name}`")]
+    Several { name: String, count: usize },
+    #[error("systemd's socket `{name}` cannot be used: {problem}")]
+    Unusable { name: String, problem: String },
+    #[error("systemd's socket `{name}` cannot be used")]
+    Refused {
+        name: String,
+        #[source]
+        source: InheritError,
+    },
+}
+
+fn passed(names: &[String]) -> String {
+    match names {
+        [] => "it passed none".to_owned(),
+        names => format!("it passed `{}`", names.join("`, `")),
+    }
+}
+
+impl NotInherited {
+    /// The stable diagnostic code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::Several { .. } => "SG0075",
+            Self::Unusable { .. } | Self::Refused { .. } => "SG0076",
+        }
+    }
+}
+
+impl Inherited {
+    /// What the environment tells of. It is to be called once, and before there are other threads:
+    /// what it tells is taken out of it, so that no child takes it for its own.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the cli is where the environment is read"
+    )]
+    pub(crate) fn from_environment() -> Self {
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        // The descriptors are those of whom this names, and of nobody else.
+        if variable("LISTEN_PID") != std::process::id().to_string() {
+            return Self::default();
+        }
+        let names = variable("LISTEN_FDNAMES");
+        let mut names = names.split(':').filter(|name| !name.is_empty());
+        let mut passed = ListenFd::from_env();
+        let sockets = (0..passed.len()).map(|index| Passed {
+            name: names.next().unwrap_or("unknown").to_owned(),
+            socket: passed
+                .take_tcp_listener(index)
+                .and_then(|socket| socket.ok_or_else(|| io::ErrorKind::NotFound.into())),
+        });
+        Self {
+            sockets: sockets.collect(),
+        }
+    }
+
+    /// The socket of this name, for so many workers.
+    pub(crate) fn socket(
+        &self,
+        name: &str,
+        workers: NonZeroUsize,
+    ) -> Result<BoundListener, NotInherited> {
+        let called: Vec<_> = self.sockets.iter().filter(|it| it.name == name).collect();
+        let name = name.to_owned();
+        match called.as_slice() {
+            [] => Err(NotInherited::Missing {
+                name,
+                names: self.sockets.iter().map(|it| it.name.clone()).collect(),
+            }),
+            [passed] => match &passed.socket {
+                Ok(socket) => BoundListener::inherited(socket, workers)
+                    .map_err(|source| NotInherited::Refused { name, source }),
+                Err(error) => Err(NotInherited::Unusable {
+                    name,
+                    problem: error.to_string(),
+                }),
+            },
+            several => Err(NotInherited::Several {
+                name,
+                count: several.len(),
+            }),
+        }
+    }
+
+    /// Tells of those that nobody accepts from, by the names of those that are.
+    pub(crate) fn warn_unused<'a>(&self, used: impl Iterator<Item = &'a str> + Clone) {
+        for passed in &self.sockets {
+            let name = passed.name.as_str();
+            if !used.clone().any(|used| used == name) {
+                warn!(
+                    code = "SG0077",
+                    name,
+                    "systemd passed a socket that no listener uses: whoever connects to it waits"
+                );
+            }
+        }
+    }
 }
 
 impl Systemd {

@@ -49,6 +49,10 @@ pub(crate) fn start(log: &Log) -> Result<LogLevel, Failure> {
         }
     };
     started.map_err(|error| Failure::new("SG0037", error.as_ref()))?;
+    // In the form of all other events, also where that is JSON.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(code = "SG0308", %panic, "a panic");
+    }));
     Ok(LogLevel {
         directives: Arc::new(Mutex::new(log.level.clone())),
         replace,

@@ -78,6 +78,7 @@ struct Failing {
     error: String,
 }
 
+#[derive(Clone)]
 struct HeldSvid {
     issued: Issued,
     /// The root that it leads to.

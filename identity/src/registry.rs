@@ -113,13 +113,7 @@ impl EntryRegistry {
             match registry.examine(Some(kept.id.clone()), kept.entry.clone(), created_at) {
                 Ok(registration) => registry.registrations.push(registration),
                 Err(RegistryError::Configured(configured)) => {
-                    let id = &kept.id;
-                    warn!(
-                        code = "SG0118",
-                        id,
-                        configured,
-                        "an entry made at run time stands in the configuration too: that one counts",
-                    );
+                    shadowed(&kept.id, &configured);
                     registry.shadowed.push(kept);
                 }
                 Err(error) => return Err(bad(error)),
@@ -203,6 +197,55 @@ impl EntryRegistry {
         }
     }
 
+    /// The same registry with other entries of the configuration. Entries that stay are the very ones
+    /// that are there. As in [`EntryRegistry::open`], an entry that was made at run time does not
+    /// count while its twin stands in the configuration.
+    #[must_use]
+    pub(crate) fn with_configured(&self, configured: Vec<Entry>, now: SystemTime) -> Self {
+        let of = |origin| {
+            self.registrations
+                .iter()
+                .filter(move |it| it.origin == origin)
+        };
+        let numbered = configured.into_iter().enumerate();
+        let mut next = Self {
+            path: self.path.clone(),
+            trust_domain: self.trust_domain.clone(),
+            registrations: numbered
+                .map(|(index, entry)| {
+                    let known = of(Origin::Configuration).find(|known| *known.entry == entry);
+                    Registration {
+                        id: format!("{CONFIGURED}{}", index + 1),
+                        origin: Origin::Configuration,
+                        created_at: known.map_or(now, |known| known.created_at),
+                        entry: known
+                            .map_or_else(|| Arc::new(entry), |known| Arc::clone(&known.entry)),
+                    }
+                })
+                .collect(),
+            shadowed: Vec::new(),
+        };
+        for known in of(Origin::Runtime) {
+            let mut counting = next.registrations.iter();
+            match counting.find(|it| it.entry.is_twin_of(&known.entry)) {
+                None => next.registrations.push(known.clone()),
+                Some(twin) => {
+                    shadowed(&known.id, &twin.id);
+                    next.shadowed.push(FileEntry::of(known));
+                }
+            }
+        }
+        for kept in &self.shadowed {
+            let created_at = moment(kept.created_at);
+            match next.examine(Some(kept.id.clone()), kept.entry.clone(), created_at) {
+                Ok(registration) => next.registrations.push(registration),
+                // Its twin still stands there.
+                Err(_) => next.shadowed.push(kept.clone()),
+            }
+        }
+        next
+    }
+
     fn is_taken(&self, id: &str) -> bool {
         self.registrations.iter().any(|known| known.id == id)
             || self.shadowed.iter().any(|known| known.id == id)
@@ -245,11 +288,7 @@ impl EntryRegistry {
             format: FORMAT,
             trust_domain: self.trust_domain.to_string(),
             entries: kept
-                .map(|registration| FileEntry {
-                    id: registration.id.clone(),
-                    created_at: seconds(registration.created_at),
-                    entry: registration.entry.to_request(),
-                })
+                .map(FileEntry::of)
                 .chain(self.shadowed.iter().cloned())
                 .collect(),
         };
@@ -262,6 +301,25 @@ impl EntryRegistry {
                 source,
             })
     }
+}
+
+impl FileEntry {
+    fn of(registration: &Registration) -> Self {
+        Self {
+            id: registration.id.clone(),
+            created_at: seconds(registration.created_at),
+            entry: registration.entry.to_request(),
+        }
+    }
+}
+
+fn shadowed(id: &str, configured: &str) {
+    warn!(
+        code = "SG0118",
+        id,
+        configured,
+        "an entry made at run time stands in the configuration too: that one counts",
+    );
 }
 
 /// Letters, digits, `-`, `_` and `.`, and not one of the configuration's.

@@ -3,6 +3,7 @@
 //! Workers never wait for it: what the writer cannot take is dropped and counted.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -40,7 +41,13 @@ pub struct AccessLog {
     all: Arc<Mutex<Vec<Lines>>>,
     /// Wakes the writer.
     wake: SyncSender<()>,
-    format: LineFormat,
+    format: AccessLogFormat,
+}
+
+/// How lines are written, which can be changed meanwhile. Its copies are one.
+#[derive(Debug, Clone)]
+pub struct AccessLogFormat {
+    is_text: Arc<AtomicBool>,
 }
 
 /// Whole lines of one worker.
@@ -151,9 +158,16 @@ impl AccessLog {
             lines,
             all,
             wake,
-            format,
+            format: AccessLogFormat {
+                is_text: Arc::new(AtomicBool::new(format == LineFormat::Text)),
+            },
         };
         Ok((log, AccessLogWriter(thread)))
+    }
+
+    /// What changes how lines are written.
+    pub fn format(&self) -> AccessLogFormat {
+        self.format.clone()
     }
 
     /// The end of another worker, which waits for nobody but the writer.
@@ -173,7 +187,7 @@ impl AccessLog {
             drop(lines);
             return metrics.line_dropped();
         }
-        if let Err(error) = self.format.write(line, &mut lines) {
+        if let Err(error) = self.format.get().write(line, &mut lines) {
             lines.truncate(before);
             tracing::error!(code = "SG0330", %error, "an access-log line cannot be written");
             return;
@@ -183,6 +197,20 @@ impl AccessLog {
         if before == 0 {
             // If it is on its way already, it comes by here too.
             let _ = self.wake.try_send(());
+        }
+    }
+}
+
+impl AccessLogFormat {
+    /// Has lines written so from now on.
+    pub fn set(&self, format: LineFormat) {
+        self.is_text.store(format == LineFormat::Text, Relaxed);
+    }
+
+    fn get(&self) -> LineFormat {
+        match self.is_text.load(Relaxed) {
+            true => LineFormat::Text,
+            false => LineFormat::Json,
         }
     }
 }
@@ -260,7 +288,10 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        if !self.line.complete && self.progress.has_stalled() {
+        if !self.line.complete && self.progress.has_panicked() {
+            self.line.error.get_or_insert("panic");
+            self.line.code.get_or_insert("SG0308");
+        } else if !self.line.complete && self.progress.has_stalled() {
             self.line.error.get_or_insert("stream_idle");
             self.line.code.get_or_insert("SG0361");
         } else if !self.line.complete {

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use sidegate_identity::tls::ServerTls;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::headers::Forwarding;
 use crate::limits::Limits;
@@ -17,12 +17,10 @@ use crate::route::Route;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// What a listener is to do.
+/// What a listener is to do, wherever it listens.
 pub struct ListenerConfig {
-    /// Its name, for logs, metrics and policy.
+    /// Its name, for logs, metrics and policy; unique.
     pub name: String,
-    /// The sockets, bound already.
-    pub bound: BoundListener,
     /// The identity that it shows, and how it verifies peers.
     pub tls: ServerTls,
     /// Where permitted requests go.
@@ -70,7 +68,7 @@ pub struct BodyLimits {
     pub pack_as_bytes: bool,
 }
 
-/// One listening socket a worker, all on the same port.
+/// One listening socket a worker, all on the same port, or one that all of them share.
 #[derive(Debug)]
 pub struct BoundListener {
     address: SocketAddr,
@@ -95,6 +93,17 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+/// A socket from another process that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    /// Nobody can connect to it.
+    #[error("it is not a TCP socket that listens")]
+    NotListening,
+    /// The kernel refuses.
+    #[error("the kernel refuses it")]
+    Refused(#[from] io::Error),
 }
 
 impl Default for Timeouts {
@@ -138,6 +147,25 @@ impl BoundListener {
             .collect::<io::Result<_>>()
             .map_err(failed)?;
         Ok(Self { address, sockets })
+    }
+
+    /// Takes a socket that another process has bound and listens on, such as a service manager. All
+    /// workers accept from it.
+    ///
+    /// # Errors
+    /// When it does not listen, or the kernel refuses.
+    pub fn inherited(socket: &TcpListener, workers: NonZeroUsize) -> Result<Self, InheritError> {
+        if !SockRef::from(socket).is_listener()? {
+            return Err(InheritError::NotListening);
+        }
+        let address = socket.local_addr()?;
+        // Of all its copies.
+        socket.set_nonblocking(true)?;
+        let sockets = (0..workers.get()).map(|_| socket.try_clone());
+        Ok(Self {
+            address,
+            sockets: sockets.collect::<io::Result<_>>()?,
+        })
     }
 
     /// Finds out whether [`BoundListener::bind`] would succeed. Nothing is listened on.

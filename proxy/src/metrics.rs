@@ -32,6 +32,8 @@ pub struct ProxyMetrics {
     cut: Family<CutLabels, Counter>,
     cut_requests: Family<ListenerLabel, Counter>,
     refused: Family<ListenerLabel, Counter>,
+    not_accepted: Family<ListenerLabel, Counter>,
+    panics: Family<ListenerLabel, Counter>,
     limits: Family<LimitLabels, Counter>,
     floods: Family<FloodLabels, Counter>,
     dropped_lines: Counter,
@@ -47,6 +49,8 @@ pub(crate) struct ListenerMetrics {
     cut: [Counter; 3],
     cut_requests: Counter,
     refused: Counter,
+    not_accepted: Counter,
+    panics: Counter,
     limits: [Counter; Limit::ALL.len()],
     floods: [Counter; Flood::ALL.len()],
     dropped_lines: Counter,
@@ -144,6 +148,8 @@ impl ProxyMetrics {
             cut: Family::default(),
             cut_requests: Family::default(),
             refused: Family::default(),
+            not_accepted: Family::default(),
+            panics: Family::default(),
             limits: Family::default(),
             floods: Family::default(),
             dropped_lines: Counter::default(),
@@ -172,6 +178,16 @@ impl ProxyMetrics {
             "connections_refused",
             "Downstream connections that the policy denied after their handshake",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "connections_not_accepted",
+            "Attempts to accept a downstream connection that failed, as without file descriptors",
+            metrics.not_accepted.clone(),
+        );
+        registry.register(
+            "panics",
+            "Connections and HTTP/2 streams that were ended because what served them panicked",
+            metrics.panics.clone(),
         );
         registry.register(
             "limits_exceeded",
@@ -214,6 +230,8 @@ impl ProxyMetrics {
             }),
             cut_requests: self.cut_requests.get_or_create_owned(&label),
             refused: self.refused.get_or_create_owned(&label),
+            not_accepted: self.not_accepted.get_or_create_owned(&label),
+            panics: self.panics.get_or_create_owned(&label),
             limits: Limit::ALL.map(|limit| {
                 self.limits.get_or_create_owned(&LimitLabels {
                     listener: listener.to_owned(),
@@ -285,6 +303,14 @@ impl ListenerMetrics {
 
     pub(crate) fn connection_refused(&self) {
         self.refused.inc();
+    }
+
+    pub(crate) fn not_accepted(&self) {
+        self.not_accepted.inc();
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.inc();
     }
 
     pub(crate) fn limit_exceeded(&self, limit: Limit) {

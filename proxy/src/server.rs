@@ -15,17 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::connections::Connections;
 use crate::generation::PolicySwap;
-use crate::guard::Admission;
-use crate::listener::ListenerConfig;
 use crate::metrics::ProxyMetrics;
-use crate::route::Route;
+use crate::swap::ListenerSwap;
 use crate::trace::Tracer;
-use crate::worker::{self, Listener, Prepared, Worker};
+use crate::worker::{self, Prepared, Worker};
 
 /// What the proxy runs with.
 pub struct ProxyConfig {
-    /// What to listen on, with one socket for each worker.
-    pub listeners: Vec<ListenerConfig>,
     /// One evaluator for each worker; their number is the number of workers.
     pub evaluators: Vec<Evaluator>,
     /// The identities that connections are made under.
@@ -45,17 +41,26 @@ pub struct ProxyConfig {
 /// Running workers.
 pub struct Proxy {
     policy: PolicySwap,
+    listeners: ListenerSwap,
     drain: CancellationToken,
     workers: Vec<JoinHandle<()>>,
     alive: Arc<AtomicUsize>,
+    failed: CancellationToken,
 }
 
 /// A running worker; dropping it is its end, also by a panic.
-struct Alive(Arc<AtomicUsize>);
+struct Alive {
+    workers: Arc<AtomicUsize>,
+    drain: CancellationToken,
+    failed: CancellationToken,
+}
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.workers.fetch_sub(1, Relaxed);
+        if !self.drain.is_cancelled() {
+            self.failed.cancel();
+        }
     }
 }
 
@@ -81,75 +86,57 @@ impl StartError {
 }
 
 impl Proxy {
-    /// Starts the workers. Connections are accepted from now on.
+    /// Starts the workers. They have no listeners before [`Proxy::listeners`] puts some there.
     ///
     /// # Errors
     /// When a thread cannot be started; those that were are drained.
     pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
         let drain = CancellationToken::new();
+        let runtimes = config.evaluators.iter().map(|_| worker::runtime());
+        let runtimes = runtimes.collect::<io::Result<Vec<_>>>();
+        let runtimes = runtimes.map_err(StartError::Thread)?;
         let (policy, replacements) = PolicySwap::new(config.evaluators.len());
+        let handles = runtimes.iter().map(|runtime| runtime.handle().clone());
+        let (listeners, changes) = ListenerSwap::new(handles, config.metrics);
         let mut started = Self {
             policy,
+            listeners,
             drain: drain.clone(),
             workers: Vec::new(),
             alive: Arc::default(),
+            failed: CancellationToken::new(),
         };
-        let mut shares: Vec<Vec<_>> = config.evaluators.iter().map(|_| Vec::new()).collect();
-        for listener in config.listeners {
-            let metrics = config.metrics.of(&listener.name);
-            let admission = Admission::new(listener.limits, Arc::clone(&metrics));
-            let address = listener.bound.address();
-            let name: Arc<str> = listener.name.into();
-            let context_extensions = Arc::new(listener.context_extensions);
-            let forwarding = Arc::new(listener.forwarding);
-            let route_metrics = || listener.routes.iter().map(|route| metrics.of_route(route));
-            for (share, socket) in shares.iter_mut().zip(listener.bound.into_sockets()) {
-                let listener = Listener {
-                    name: Arc::clone(&name),
-                    address,
-                    tls: listener.tls.clone(),
-                    routes: listener.routes.iter().map(Route::for_worker).collect(),
-                    timeouts: listener.timeouts,
-                    body_limits: listener.body_limits,
-                    limits: listener.limits,
-                    paths: listener.paths,
-                    forwarding: Arc::clone(&forwarding),
-                    admission: Arc::clone(&admission),
-                    context_extensions: Arc::clone(&context_extensions),
-                    metrics: Arc::clone(&metrics),
-                    route_metrics: route_metrics().collect(),
-                    unrouted: metrics.of_no_route(),
-                };
-                share.push((Arc::new(listener), socket));
-            }
-        }
-        let prepared = config
-            .evaluators
-            .into_iter()
-            .zip(replacements)
-            .zip(shares)
-            .map(|((evaluator, replacements), sockets)| {
-                let worker = Arc::new(Worker {
-                    connections: Arc::new(Connections::default()),
-                    access_log: config.access_log.for_worker(),
-                    tracer: config.tracer.clone(),
-                    clock: Arc::clone(&config.clock),
-                    identities: config.identities.clone(),
-                    generation: watch::Sender::new(evaluator.generation()),
-                    drain: drain.clone(),
-                    drain_timeout: config.drain_timeout,
-                });
-                Prepared::new(worker, evaluator, replacements, sockets)
-            })
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(StartError::Thread)?;
-        for (index, prepared) in prepared.into_iter().enumerate() {
-            let alive = Arc::clone(&started.alive);
-            alive.fetch_add(1, Relaxed);
+        let ends = replacements.into_iter().zip(changes).zip(runtimes);
+        let workers = config.evaluators.into_iter().zip(ends).enumerate();
+        for (index, (evaluator, ((replacements, changes), runtime))) in workers {
+            let worker = Arc::new(Worker {
+                connections: Arc::new(Connections::default()),
+                access_log: config.access_log.for_worker(),
+                tracer: config.tracer.clone(),
+                clock: Arc::clone(&config.clock),
+                identities: config.identities.clone(),
+                generation: watch::Sender::new(evaluator.generation()),
+                drain: drain.clone(),
+                drain_timeout: config.drain_timeout,
+                failed: started.failed.clone(),
+            });
+            let prepared = Prepared {
+                worker,
+                evaluator,
+                replacements,
+                changes,
+                runtime,
+            };
+            started.alive.fetch_add(1, Relaxed);
+            let alive = Alive {
+                workers: Arc::clone(&started.alive),
+                drain: drain.clone(),
+                failed: started.failed.clone(),
+            };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
-                    let _alive = Alive(alive);
+                    let _alive = alive;
                     worker::run(prepared);
                 })
                 .map_err(|error| {
@@ -161,6 +148,11 @@ impl Proxy {
         Ok(started)
     }
 
+    /// What puts listeners into place while the workers run.
+    pub fn listeners(&self) -> ListenerSwap {
+        self.listeners.clone()
+    }
+
     /// What puts another policy generation into place while the workers run.
     pub fn policy(&self) -> PolicySwap {
         self.policy.clone()
@@ -169,7 +161,14 @@ impl Proxy {
     /// Tells, for as long as it is asked, whether all workers run.
     pub fn health(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let (alive, all) = (Arc::clone(&self.alive), self.workers.len());
-        move || alive.load(Relaxed) == all
+        let failed = self.failed.clone();
+        move || alive.load(Relaxed) == all && !failed.is_cancelled()
+    }
+
+    /// Waits until a worker has ended, or cannot do all that it should: what it is to watch may not
+    /// be watched any more. There is no way back but to drain and start anew.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.failed.clone().cancelled_owned()
     }
 
     /// Takes no more connections, and waits until the requests that are under way have ended or the
@@ -179,7 +178,7 @@ impl Proxy {
         for worker in self.workers {
             match worker.join() {
                 Ok(()) => {}
-                Err(_) => tracing::error!(code = "SG0308", "a worker panicked"),
+                Err(_) => tracing::error!(code = "SG0380", "a worker has panicked"),
             }
         }
     }

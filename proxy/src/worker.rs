@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +14,21 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, warn};
 
 use crate::access_log::AccessLog;
 use crate::connections::{Connections, CutBy};
+use crate::contained::contained;
 use crate::generation::{self, Replacements};
 use crate::guard::Admission;
 use crate::headers::Forwarding;
-use crate::inbound;
 use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::{ListenerMetrics, RouteMetrics};
 use crate::path::PathRules;
 use crate::recheck;
 use crate::route::Route;
+use crate::serving::{Changes, Serving};
 use crate::trace::Tracer;
 use crate::trust;
 
@@ -43,6 +44,8 @@ pub(crate) struct Worker {
     /// Cancelled when no new requests are to be taken.
     pub(crate) drain: CancellationToken,
     pub(crate) drain_timeout: Duration,
+    /// Cancelled when a worker cannot go on as it should.
+    pub(crate) failed: CancellationToken,
 }
 
 /// A listener, as one worker serves it.
@@ -64,40 +67,37 @@ pub(crate) struct Listener {
     pub(crate) route_metrics: Vec<Arc<RouteMetrics>>,
     /// Of requests that have no route, or none yet.
     pub(crate) unrouted: Arc<RouteMetrics>,
+    /// Cancelled when another takes its place, or none: its connections should end in good order.
+    pub(crate) retired: CancellationToken,
 }
 
 /// A worker that has all that it needs to run.
 pub(crate) struct Prepared {
     pub(crate) worker: Arc<Worker>,
-    evaluator: Evaluator,
-    replacements: Replacements,
-    listeners: Vec<(Arc<Listener>, tokio::net::TcpListener)>,
-    runtime: Runtime,
+    pub(crate) evaluator: Evaluator,
+    pub(crate) replacements: Replacements,
+    pub(crate) changes: Changes,
+    pub(crate) runtime: Runtime,
 }
 
-impl Prepared {
-    /// Makes the runtime and hands it the sockets.
-    pub(crate) fn new(
-        worker: Arc<Worker>,
-        evaluator: Evaluator,
-        replacements: Replacements,
-        sockets: Vec<(Arc<Listener>, TcpListener)>,
-    ) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let entered = runtime.enter();
-        let listeners = sockets
-            .into_iter()
-            .map(|(listener, socket)| Ok((listener, tokio::net::TcpListener::from_std(socket)?)))
-            .collect::<io::Result<_>>()?;
-        drop(entered);
-        Ok(Self {
-            worker,
-            evaluator,
-            replacements,
-            listeners,
-            runtime,
+impl Worker {
+    /// Work that the worker cannot do without: where it panics, the worker has failed.
+    pub(crate) fn vital(
+        self: &Arc<Self>,
+        what: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let failed = self.failed.clone();
+        contained(work, move |panic| {
+            error!(code = "SG0380", what, panic, "a worker has failed");
+            failed.cancel();
         })
     }
+}
+
+/// A runtime for one worker.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Serves until drained. Runs on a thread of its own.
@@ -106,22 +106,26 @@ pub(crate) fn run(prepared: Prepared) {
         worker,
         evaluator,
         replacements,
-        listeners,
+        mut changes,
         runtime,
     } = prepared;
     generation::replace(evaluator);
     runtime.block_on(async {
-        tokio::spawn(trust::watch(Arc::clone(&worker)));
-        tokio::spawn(recheck::watch(Arc::clone(&worker)));
-        tokio::spawn(generation::take(worker.generation.clone(), replacements));
+        let trust = trust::watch(Arc::clone(&worker));
+        let recheck = recheck::watch(Arc::clone(&worker));
+        let policy = generation::take(worker.generation.clone(), replacements);
+        tokio::spawn(worker.vital("watching trust", trust));
+        tokio::spawn(worker.vital("asking a new policy", recheck));
+        tokio::spawn(worker.vital("taking a new policy", policy));
         let connections = TaskTracker::new();
-        let accepting = TaskTracker::new();
-        for (listener, socket) in listeners {
-            let worker = Arc::clone(&worker);
-            accepting.spawn(accept(worker, listener, socket, connections.clone()));
+        let mut serving = Serving::new(Arc::clone(&worker), connections.clone());
+        loop {
+            tokio::select! {
+                () = worker.drain.cancelled() => break,
+                Some(change) = changes.recv() => serving.change(change).await,
+            }
         }
-        accepting.close();
-        accepting.wait().await;
+        serving.stop().await;
         connections.close();
         let all_ended = tokio::time::timeout(worker.drain_timeout, connections.wait());
         if all_ended.await.is_err() {
@@ -135,37 +139,4 @@ pub(crate) fn run(prepared: Prepared) {
             connections.wait().await;
         }
     });
-}
-
-/// Accepts until drained.
-async fn accept(
-    worker: Arc<Worker>,
-    listener: Arc<Listener>,
-    socket: tokio::net::TcpListener,
-    connections: TaskTracker,
-) {
-    loop {
-        let accepted = tokio::select! {
-            () = worker.drain.cancelled() => return,
-            accepted = socket.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                // Without a place it is closed at once.
-                if let Some(place) = listener.admission.connection() {
-                    let (worker, listener) = (Arc::clone(&worker), Arc::clone(&listener));
-                    let connection = inbound::connection(worker, listener, stream, address);
-                    connections.spawn(async {
-                        let _place = place;
-                        connection.await;
-                    });
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, most often: others must end first.
-                info!(code = "SG0307", listener = %listener.name, %error, "a connection is not accepted");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    }
 }

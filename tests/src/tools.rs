@@ -32,6 +32,8 @@ pub enum Tool {
     Strace,
     /// mount, of util-linux.
     Mount,
+    /// systemd-socket-activate, of systemd.
+    SocketActivate,
 }
 
 impl Tool {
@@ -49,6 +51,7 @@ impl Tool {
             Self::OtlpReceiver => "SIDEGATE_TEST_OTLP_RECEIVER",
             Self::Strace => "SIDEGATE_TEST_STRACE",
             Self::Mount => "SIDEGATE_TEST_MOUNT",
+            Self::SocketActivate => "SIDEGATE_TEST_SOCKET_ACTIVATE",
         }
     }
 
@@ -66,6 +69,7 @@ impl Tool {
             Self::OtlpReceiver => "otlp-receiver",
             Self::Strace => "strace",
             Self::Mount => "mount",
+            Self::SocketActivate => "systemd-socket-activate",
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What a supervisor does to `sidegate run`: limits, signals, rotated logs.
 
 mod access_log;
+mod changes;
+mod descriptors;
 mod reload;
+mod sockets;
 mod systemd;
 
 use std::path::Path;

@@ -105,6 +105,12 @@ pub(crate) fn provide() -> Vec<Tool> {
             path: on_path("mount"),
             advice: "apt-get install mount; the tests that use it run as root",
         },
+        Tool {
+            variable: "SIDEGATE_TEST_SOCKET_ACTIVATE",
+            name: "systemd-socket-activate",
+            path: on_path("systemd-socket-activate"),
+            advice: "apt-get install systemd",
+        },
     ]
 }
 

@@ -5,20 +5,22 @@ use crate::arguments::{OutputFormat, RunArguments};
 use crate::config;
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor};
+use crate::systemd::Inherited;
 use crate::{output, telemetry};
 
 /// Runs until it is told to stop.
 pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
+    // Before there are other threads: the environment is changed.
+    let inherited = Inherited::from_environment();
     let (config, source) = config::load(&arguments.config)?;
     let level = telemetry::start(&config.log)?;
     let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
     block_on(async {
         let signals = StopSignals::listen()?;
-        let supervisor = Supervisor::listen()?;
+        let supervisor = Supervisor::listen(inherited)?;
         let instance = Instance::start(&config, Some(&source), state, level, supervisor).await?;
         print(&instance, arguments.output)?;
-        instance.run(signals).await;
-        Ok(())
+        instance.run(signals).await
     })
 }
 

@@ -12,8 +12,8 @@ use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Forwarding, Identity,
-    IdentitySource, Limits, Listener, Log, Notify, PathRules, Policy, Proxy, SvidFile, Target,
-    Timeouts, TlsMode, WorkloadApi,
+    IdentitySource, Limits, Listen, Listener, Log, Notify, PathRules, Policy, Proxy, SvidFile,
+    Target, Timeouts, TlsMode, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor, component_digest};
@@ -40,8 +40,7 @@ pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
             OutputFormat::Json => output::print_json(&Ready::new(&instance, Some(demo)))?,
             OutputFormat::Text => output::print(&welcome(&config, &instance, &demo))?,
         }
-        instance.run(signals).await;
-        Ok(())
+        instance.run(signals).await
     })
 }
 
@@ -126,7 +125,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
         components,
         listeners: vec![Listener {
             name: LISTENER.to_owned(),
-            listen: arguments.listen,
+            listen: Listen::Address(arguments.listen),
             target: Some(target),
             routes: Vec::new(),
             spiffe_id: None,

@@ -62,6 +62,8 @@ pub(crate) const BAD_ROUTE: &str = "SG0061";
 pub(crate) const NO_TRUSTED_HOP: &str = "SG0062";
 /// A key that has no effect beside another.
 pub(crate) const NO_EFFECT: &str = "SG0039";
+/// A name that systemd gives no socket.
+pub(crate) const BAD_SYSTEMD_NAME: &str = "SG0066";
 /// Both a policy's path and bundles.
 pub(crate) const PATH_AND_BUNDLES: &str = "SG0246";
 /// A bundle with both or neither of `path` and `url`.

@@ -14,7 +14,7 @@ use super::codes;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::key::Key;
 use super::lower::Lowering;
-use super::model::{self, Admin};
+use super::model::{self, Admin, Listen};
 use super::raw::{RawConfig, RawIdentity};
 use crate::table::Table;
 
@@ -105,6 +105,12 @@ fn addresses(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     let used = used.filter(|(address, _)| address.port() != 0);
     let what = "is listened on twice";
     unique(lowering, used, codes::DUPLICATE_ADDRESS, what);
+    let passed = raw.listener.iter().enumerate().filter_map(|(index, raw)| {
+        let listen = raw.0.listen.as_deref()?;
+        let is_passed = listen.starts_with(Listen::SYSTEMD);
+        is_passed.then(|| (listen, Key::listener(index).child("listen")))
+    });
+    unique(lowering, passed, codes::DUPLICATE_ADDRESS, what);
 }
 
 fn directories(raw: &RawConfig, lowering: &mut Lowering<'_>) {

@@ -288,7 +288,7 @@ impl Lowering<'_> {
 
     fn listener(&mut self, at: &Key, raw: RawListener) -> Option<Listener> {
         let name = self.required(raw.name, at.child("name"), values::name);
-        let listen = self.required(raw.listen, at.child("listen"), values::address);
+        let listen = self.required(raw.listen, at.child("listen"), values::listen);
         let paths = self.paths(&at.child("path"), raw.path.unwrap_or_default().0);
         let routes = self.routes(at, raw.route, paths);
         let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));

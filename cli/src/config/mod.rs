@@ -28,13 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
-pub(crate) use differences::differences;
+pub(crate) use differences::taken;
 pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
-    DecisionLogOutput, Embedded, Entry, Forwarding, Identity, IdentitySource, Limits, Listener,
-    Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow, Proxy, Receiver,
-    SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
+    DecisionLogOutput, Embedded, Entry, Forwarding, Identity, IdentitySource, Limits, Listen,
+    Listener, Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow, Proxy,
+    Receiver, SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
 };
 
 pub(crate) use upstream::{UpstreamServer, upstream_server};
@@ -107,6 +107,11 @@ impl ConfigSource {
     /// The file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file still says what was read.
+    pub(crate) fn is_current(&self) -> bool {
+        std::fs::read(&self.path).is_ok_and(|content| content == self.text.as_bytes())
     }
 
     /// A problem with the value of `key`, or, where the file does not set it, with the nearest

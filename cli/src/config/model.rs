@@ -3,6 +3,7 @@
 //! Nothing here knows TOML. `sidegate up` builds the same [`Config`] in code.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -202,7 +203,7 @@ pub(crate) struct Component {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) name: String,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
     /// Where requests go that are for no route; without it they are for nobody.
     pub(crate) target: Option<Target>,
     /// In file order. There is one at least, or a target.
@@ -223,6 +224,15 @@ pub(crate) struct Listener {
     pub(crate) forwarding: Forwarding,
     /// What the policy is told of the listener, without its name.
     pub(crate) context_extensions: BTreeMap<String, String>,
+}
+
+/// Where a listener's sockets come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// They are bound to this address.
+    Address(SocketAddr),
+    /// systemd passes one under this name.
+    Systemd(String),
 }
 
 /// `[[listener.route]]`: where some of a listener's requests go.
@@ -392,7 +402,32 @@ impl WorkloadApi {
     pub(crate) const SOCKET_PATH_MAX: usize = 107;
 }
 
+impl Listen {
+    /// What stands before the name of a socket that systemd passes.
+    pub(crate) const SYSTEMD: &str = "systemd:";
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(formatter),
+            Self::Systemd(name) => write!(formatter, "{}{name}", Self::SYSTEMD),
+        }
+    }
+}
+
 impl Listener {
+    /// The components that its requests may go to.
+    pub(crate) fn components(&self) -> impl Iterator<Item = &str> {
+        let routes = self.routes.iter().map(|route| &route.target);
+        routes
+            .chain(&self.target)
+            .filter_map(|target| match target {
+                Target::Component(name) => Some(name.as_str()),
+                Target::Upstream(_) => None,
+            })
+    }
+
     /// What the policy may see of a request's body: at most what OPA's Envoy plugin takes.
     pub(crate) const MAX_REQUEST_BYTES_RANGE: RangeInclusive<u64> = 1..=4 << 20;
 }

@@ -188,7 +188,7 @@ fn what_is_left_out_has_the_documented_default() {
         components: Vec::new(),
         listeners: vec![Listener {
             name: "main".to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0))),
             target: Some(Target::Upstream(
                 upstream_server("http://127.0.0.1:9000").unwrap(),
             )),
@@ -371,7 +371,7 @@ fn what_is_written_is_what_is_used() {
         }],
         listeners: vec![Listener {
             name: "main".to_owned(),
-            listen: "[::1]:8443".parse().unwrap(),
+            listen: Listen::Address("[::1]:8443".parse().unwrap()),
             target: Some(Target::Component("hello".to_owned())),
             routes: vec![Route {
                 name: "api".to_owned(),

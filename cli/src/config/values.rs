@@ -20,8 +20,8 @@ use tracing_subscriber::EnvFilter;
 use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
-    AccessLogKind, Credentials, DecisionLogKind, Identity, IdentitySource, LineFormat, LogFormat,
-    Sample, TlsMode, WorkloadApi,
+    AccessLogKind, Credentials, DecisionLogKind, Identity, IdentitySource, LineFormat, Listen,
+    LogFormat, Sample, TlsMode, WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -508,6 +508,27 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Problem> {
             None => refused.help("write it like \"127.0.0.1:8443\" or \"[::]:8443\""),
         }
     })
+}
+
+/// An address, or a socket of systemd's. Its name is as FileDescriptorName= takes it
+/// (systemd.socket(5)).
+pub(super) fn listen(text: &str) -> Result<Listen, Problem> {
+    let Some(name) = text.strip_prefix(Listen::SYSTEMD) else {
+        return address(text).map(Listen::Address);
+    };
+    let is_name = (1..=255).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte != b':' && (byte == b' ' || byte.is_ascii_graphic()));
+    if is_name {
+        return Ok(Listen::Systemd(name.to_owned()));
+    }
+    Err(Problem::new(
+        codes::BAD_SYSTEMD_NAME,
+        "names no socket of systemd's",
+        "expected 1 to 255 printable ASCII characters without `:`",
+    )
+    .help("it is the `FileDescriptorName=` of the socket unit"))
 }
 
 pub(super) fn entrypoint(text: &str) -> Result<String, Problem> {

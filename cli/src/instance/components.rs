@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use http::Request;
 use http_body_util::BodyExt;
-use prometheus_client::registry::Registry;
 use sidegate_host::{Component, Host, HostConfig, HostMetrics, InvokeError, digest};
 use sidegate_identity::attestation::ComponentFacts;
 use sidegate_identity::selector::Selector;
@@ -17,37 +17,67 @@ use crate::admin::ComponentStatus;
 use crate::config::{self, Config, ConfigSource, Key};
 use crate::failure::Failure;
 
+/// Components that are ready to serve, by name.
+pub(super) type Components = BTreeMap<String, Arc<Loaded>>;
+
 /// A component that is ready to serve.
 pub(super) struct Loaded {
+    /// What it was loaded by.
+    config: config::Component,
     /// What was found out about it.
     pub(super) selectors: Vec<Selector>,
     component: Component,
 }
 
-/// Loads all components, by name.
+/// Loads all components. One that was loaded before from the same file, by the same configuration,
+/// is that one.
 pub(super) fn load(
     config: &Config,
     source: Option<&ConfigSource>,
-    registry: &mut Registry,
-) -> Result<BTreeMap<String, Loaded>, Failure> {
-    let loaded = load_each(config, source, registry);
-    loaded.map(|(name, loaded)| Ok((name, loaded?))).collect()
+    metrics: &HostMetrics,
+    before: &Components,
+) -> Result<Components, Failure> {
+    let components = config.components.iter().enumerate();
+    components
+        .map(|(index, component)| {
+            let loaded = match kept(component, before) {
+                Some(kept) => kept,
+                None => Arc::new(load_at(index, component, source, metrics)?),
+            };
+            Ok((component.name.clone(), loaded))
+        })
+        .collect()
 }
 
 /// Loads one component after another, with their names.
 pub(super) fn load_each(
     config: &Config,
     source: Option<&ConfigSource>,
-    registry: &mut Registry,
+    metrics: HostMetrics,
 ) -> impl Iterator<Item = (String, Result<Loaded, Failure>)> {
-    let metrics = HostMetrics::register(registry);
     let components = config.components.iter().enumerate();
     components.map(move |(index, component)| {
-        let loaded = load_one(component, &metrics).map_err(|(code, error)| {
-            let key = Key::component(index).child("path");
-            super::refused(source, &key, code, error.as_ref())
-        });
+        let loaded = load_at(index, component, source, &metrics);
         (component.name.clone(), loaded)
+    })
+}
+
+fn kept(component: &config::Component, before: &Components) -> Option<Arc<Loaded>> {
+    let known = before.get(&component.name)?;
+    let is_kept = known.config == *component
+        && component_digest(&component.path).is_ok_and(|digest| digest == known.digest());
+    is_kept.then(|| Arc::clone(known))
+}
+
+fn load_at(
+    index: usize,
+    component: &config::Component,
+    source: Option<&ConfigSource>,
+    metrics: &HostMetrics,
+) -> Result<Loaded, Failure> {
+    load_one(component, metrics).map_err(|(code, error)| {
+        let key = Key::component(index).child("path");
+        super::refused(source, &key, code, error.as_ref())
     })
 }
 
@@ -59,7 +89,7 @@ pub(crate) fn component_digest(path: &Path) -> Result<String, Failure> {
 }
 
 /// What to tell of loaded components.
-pub(super) fn status(components: &BTreeMap<String, Loaded>) -> Vec<ComponentStatus> {
+pub(super) fn status(components: &Components) -> Vec<ComponentStatus> {
     let components = components.iter();
     components
         .map(|(name, loaded)| ComponentStatus {
@@ -115,6 +145,7 @@ fn load_one(config: &config::Component, metrics: &HostMetrics) -> Result<Loaded,
         namespace: Some(config.namespace.clone()),
     };
     Ok(Loaded {
+        config: config.clone(),
         selectors: facts.selectors(),
         component,
     })

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use nix::unistd::geteuid;
 use prometheus_client::registry::Registry;
+use sidegate_host::HostMetrics;
 use sidegate_identity::attestation::listener_selectors;
 use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::{Clock, SystemClock};
@@ -25,7 +26,9 @@ use super::{
 };
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{Category, Check, authority, counted, file_descriptors, kept_authority};
-use crate::config::{AccessLogOutput, Config, ConfigSource, Identity, Key, Listener, Target};
+use crate::config::{
+    AccessLogOutput, Config, ConfigSource, Identity, Key, Listen, Listener, Target,
+};
 use crate::failure::Failure;
 
 /// A configuration, and what there is on this machine.
@@ -65,7 +68,12 @@ pub(crate) async fn examine(
         running,
         now: SystemClock.now(),
     };
-    let loaded = load_each(config, Some(source), &mut Registry::default()).collect();
+    let loaded = load_each(
+        config,
+        Some(source),
+        HostMetrics::register(&mut Registry::default()),
+    )
+    .collect();
     let entries = examination.entries();
     let listeners = examination.listeners(&loaded, entries.as_ref().ok());
     let categories = [
@@ -258,16 +266,8 @@ impl Examination<'_> {
         let mut rows = address("admin-address", &admin.to_string(), is_served, bound);
         for (index, listener) in self.config.listeners.iter().enumerate() {
             let Listener { name, listen, .. } = listener;
-            let is_served = self.running.as_ref().is_some_and(|it| {
-                let mut listeners = it.listeners.iter();
-                listeners.any(|facts| facts.listener.address == *listen)
-            });
-            let bound = BoundListener::examine(*listen).map_err(|error| {
-                let key = Key::listener(index).child("listen");
-                refused(Some(self.source), &key, error.code(), &error)
-            });
             let detail = format!("{name}, {listen}");
-            rows.extend(address("listener-address", &detail, is_served, bound));
+            rows.extend(self.listen(index, listen, &detail));
             // What is missing for this has a row already.
             let (Some(entries), Some(selectors)) = (entries, selectors(listener, loaded)) else {
                 continue;
@@ -283,6 +283,23 @@ impl Examination<'_> {
             rows.extend(row.unless(entry));
         }
         rows
+    }
+
+    fn listen(&self, index: usize, listen: &Listen, detail: &str) -> Vec<Check> {
+        let id = "listener-address";
+        let Listen::Address(listen) = listen else {
+            // Only what systemd starts is passed its sockets.
+            return vec![Check::ok(id, "address can be listened on", detail)];
+        };
+        let is_served = self.running.as_ref().is_some_and(|it| {
+            let mut listeners = it.listeners.iter();
+            listeners.any(|facts| facts.listener.address == *listen)
+        });
+        let bound = BoundListener::examine(*listen).map_err(|error| {
+            let key = Key::listener(index).child("listen");
+            refused(Some(self.source), &key, error.code(), &error)
+        });
+        address(id, detail, is_served, bound)
     }
 
     /// Whether the folder that this is in is the state directory, and not there yet.

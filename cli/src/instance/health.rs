@@ -3,8 +3,7 @@
 use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -55,9 +54,13 @@ pub(super) struct Health {
     workers_run: Box<dyn Fn() -> bool + Send + Sync>,
     /// What is not well, and does not keep traffic away yet.
     failing: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    listeners: Vec<(ListenerStatus, ServerTls)>,
-    draining: AtomicBool,
+    listeners: Mutex<Served>,
+    /// Why no more traffic should come.
+    draining: OnceLock<&'static str>,
 }
+
+/// Listeners, each with what tells whether it has an identity to show.
+type Served = Arc<[(ListenerStatus, ServerTls)]>;
 
 /// Who may ask, where that is not everybody: the host shows its own identity.
 pub(super) struct Gate {
@@ -83,31 +86,40 @@ impl Health {
         clock: Arc<dyn Clock>,
         workers_run: impl Fn() -> bool + Send + Sync + 'static,
         failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
-        listeners: Vec<(ListenerStatus, ServerTls)>,
     ) -> Self {
         Self {
             identities,
             clock,
             workers_run: Box::new(workers_run),
             failing: Box::new(failing),
-            listeners,
-            draining: AtomicBool::new(false),
+            listeners: Mutex::new([].into()),
+            draining: OnceLock::new(),
         }
     }
 
-    /// From now on no more traffic should come.
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Relaxed);
+    /// From now on no more traffic should come, for this reason.
+    pub(super) fn drain(&self, reason: &'static str) {
+        self.draining.get_or_init(|| reason);
+    }
+
+    /// These are the listeners from now on.
+    pub(super) fn serve(&self, listeners: impl IntoIterator<Item = (ListenerStatus, ServerTls)>) {
+        let listeners = listeners.into_iter().collect();
+        *self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
     /// Whether every worker runs that should: a restart mends no other problem.
     pub(super) fn is_alive(&self) -> bool {
-        self.draining.load(Relaxed) || self.listeners.is_empty() || (self.workers_run)()
+        self.draining.get().is_some() || (self.workers_run)()
     }
 
     /// The listeners, and what tells whether they have an identity to show.
-    pub(super) fn listeners(&self) -> &[(ListenerStatus, ServerTls)] {
-        &self.listeners
+    pub(super) fn listeners(&self) -> Served {
+        let listeners = self.listeners.lock();
+        Arc::clone(&listeners.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What is missing; nothing when ready.
@@ -119,13 +131,13 @@ impl Health {
             .iter()
             .filter(|issued| !issued.svid.validity().contains(now))
             .map(|issued| format!("identity: the SVID of {} has expired", issued.svid.id()));
-        if self.draining.load(Relaxed) {
-            return vec!["draining".to_owned()];
+        if let Some(reason) = self.draining.get() {
+            return vec![(*reason).to_owned()];
         }
-        // Without listeners the workers have nothing to do, and end.
-        let ended = !self.listeners.is_empty() && !(self.workers_run)();
-        let ended = ended.then(|| "listeners: a worker has ended".to_owned());
-        let nameless = self.listeners.iter().filter(|(_, tls)| !tls.has_svid());
+        let ended = !(self.workers_run)();
+        let ended = ended.then(|| "listeners: a worker has failed".to_owned());
+        let listeners = self.listeners();
+        let nameless = listeners.iter().filter(|(_, tls)| !tls.has_svid());
         let nameless = nameless.map(|(it, _)| format!("listeners: `{}` has no identity", it.name));
         ended.into_iter().chain(nameless).chain(expired).collect()
     }

@@ -1,6 +1,5 @@
 //! Listeners: each with the identity of what it fronts.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -11,71 +10,172 @@ use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::{Presented, ServerTls};
 use sidegate_proxy::upstream::Upstream;
-use sidegate_proxy::{BoundListener, ListenerConfig, Route};
+use sidegate_proxy::{BoundListener, ListenerConfig, NextListener, Route};
 use tokio::sync::watch;
 
 use super::ListenerStatus;
-use super::components::Loaded;
-use crate::config::{Config, ConfigSource, Key, Listener, Target, Timeouts};
+use super::components::{Components, Loaded};
+use super::descriptors::{self, Descriptors};
+use crate::config::{Config, ConfigSource, Key, Listen, Listener, Target, Timeouts};
 use crate::failure::Failure;
+use crate::systemd::Inherited;
 
-/// Binds all listeners. Nothing is accepted yet.
-pub(super) fn bind(
-    config: &Config,
-    source: Option<&ConfigSource>,
-    workers: NonZeroUsize,
-    components: &BTreeMap<String, Loaded>,
-    identities: &watch::Receiver<Arc<Identities>>,
-) -> Result<Vec<ListenerConfig>, Failure> {
-    let listeners = config.listeners.iter().enumerate();
-    listeners
-        .map(|(index, listener)| {
-            let selectors = selectors(listener, components)?;
-            let entry = {
-                let generation = identities.borrow();
-                let entries = generation.issued().iter().map(|issued| &issued.entry);
-                identity(listener, &selectors, entries).map_err(|error| {
-                    let key = Key::listener(index).child("name");
-                    super::refused(source, &key, error.code(), &error)
-                })?
-            };
-            let presented = Presented {
-                spiffe_id: entry.spiffe_id().clone(),
-                selectors: selectors.into(),
-            };
-            let tls = ServerTls::new(
-                presented,
-                identities.clone(),
-                listener.tls,
-                &["h2", "http/1.1"],
-            )
-            .map_err(|error| Failure::new("SG0042", &error))?;
-            let bound = BoundListener::bind(listener.listen, workers).map_err(|error| {
-                let key = Key::listener(index).child("listen");
-                super::refused(source, &key, error.code(), &error)
-            })?;
-            Ok(ListenerConfig {
-                name: listener.name.clone(),
-                bound,
-                tls,
-                routes: routes(listener, components)?,
-                timeouts: listener.timeouts,
-                body_limits: listener.body_limits,
-                limits: listener.limits,
-                paths: listener.paths,
-                forwarding: listener.forwarding.clone(),
-                context_extensions: listener.context_extensions.clone(),
-            })
-        })
-        .collect()
+/// What listeners are made with.
+pub(super) struct Parts<'a> {
+    pub(super) workers: NonZeroUsize,
+    pub(super) components: &'a Components,
+    pub(super) identities: &'a watch::Receiver<Arc<Identities>>,
+    pub(super) inherited: &'a Inherited,
+    /// How many file descriptors there may be.
+    pub(super) descriptors: u64,
 }
 
-/// What to tell of a bound listener.
-pub(super) fn status(listener: &ListenerConfig) -> ListenerStatus {
-    ListenerStatus {
-        name: listener.name.clone(),
-        address: listener.bound.address(),
-        spiffe_id: listener.tls.spiffe_id().to_string(),
+/// A listener that serves, or is about to, and what it was made of.
+#[derive(Clone)]
+pub(super) struct Served {
+    pub(super) status: ListenerStatus,
+    pub(super) tls: ServerTls,
+    /// As it is configured.
+    written: Listener,
+    presented: Presented,
+    /// Those that requests go to.
+    components: Vec<Arc<Loaded>>,
+}
+
+/// Listeners that are made and do not serve yet.
+pub(super) struct Made {
+    pub(super) next: Vec<NextListener>,
+    pub(super) served: Vec<Served>,
+    pub(super) descriptors: Descriptors,
+}
+
+/// Makes all listeners, with the identities that `entries` give them. Those of `before` that are not
+/// to change stay as they are, and one that changes keeps its sockets. Nothing is accepted yet.
+pub(super) fn make(
+    config: &Config,
+    source: Option<&ConfigSource>,
+    parts: &Parts<'_>,
+    entries: &[Arc<Entry>],
+    before: &[Served],
+) -> Result<Made, Failure> {
+    let mut fitted = config.listeners.clone();
+    let descriptors = descriptors::fit(&mut fitted, parts.descriptors);
+    let mut made = Made {
+        next: Vec::new(),
+        served: Vec::new(),
+        descriptors,
+    };
+    for (index, (written, fitted)) in config.listeners.iter().zip(&fitted).enumerate() {
+        let refused = |key: &str, code, error: &dyn std::error::Error| {
+            super::refused(source, &Key::listener(index).child(key), code, error)
+        };
+        let selectors = selectors(written, parts.components)?;
+        let entry = identity(written, &selectors, entries.iter())
+            .map_err(|error| refused("name", error.code(), &error))?;
+        let presented = Presented {
+            spiffe_id: entry.spiffe_id().clone(),
+            selectors: selectors.into(),
+        };
+        let components = written.components();
+        let components = components.map(|name| component(name, parts.components).map(Arc::clone));
+        let components: Vec<_> = components.collect::<Result<_, _>>()?;
+        let is_same = |it: &&Served| it.is(written, &presented, &components);
+        if let Some(same) = before.iter().find(is_same) {
+            made.next
+                .push(NextListener::Unchanged(written.name.clone()));
+            made.served.push(same.clone());
+            continue;
+        }
+        let identities = parts.identities.clone();
+        let tls = ServerTls::for_prepared(
+            presented.clone(),
+            identities,
+            written.tls,
+            &["h2", "http/1.1"],
+        )
+        .map_err(|error| Failure::new("SG0042", &error))?;
+        let config = ListenerConfig {
+            name: written.name.clone(),
+            tls: tls.clone(),
+            routes: routes(written, parts.components)?,
+            timeouts: written.timeouts,
+            body_limits: written.body_limits,
+            limits: fitted.limits,
+            paths: written.paths,
+            forwarding: written.forwarding.clone(),
+            context_extensions: written.context_extensions.clone(),
+        };
+        let address;
+        let listens_there = |it: &&Served| it.listens_for(written);
+        made.next.push(match before.iter().find(listens_there) {
+            Some(kept) => {
+                address = kept.status.address;
+                NextListener::Changed(kept.status.name.clone(), config)
+            }
+            None => {
+                let bound = match &written.listen {
+                    Listen::Address(address) => BoundListener::bind(*address, parts.workers)
+                        .map_err(|error| refused("listen", error.code(), &error))?,
+                    Listen::Systemd(name) => parts
+                        .inherited
+                        .socket(name, parts.workers)
+                        .map_err(|error| refused("listen", error.code(), &error))?,
+                };
+                address = bound.address();
+                NextListener::New(bound, config)
+            }
+        });
+        let status = ListenerStatus {
+            name: written.name.clone(),
+            address,
+            spiffe_id: presented.spiffe_id.to_string(),
+        };
+        made.served.push(Served {
+            status,
+            tls,
+            written: written.clone(),
+            presented,
+            components,
+        });
+    }
+    Ok(made)
+}
+
+/// Tells of sockets that systemd passed in vain.
+pub(super) fn warn_unused(inherited: &Inherited, served: &[Served]) {
+    let used = served.iter().filter_map(|it| match &it.written.listen {
+        Listen::Systemd(name) => Some(name.as_str()),
+        Listen::Address(_) => None,
+    });
+    inherited.warn_unused(used);
+}
+
+impl Served {
+    /// Whether it is what it should be.
+    fn is(&self, written: &Listener, presented: &Presented, components: &[Arc<Loaded>]) -> bool {
+        let are_same = self.components.iter().zip(components);
+        self.written == *written
+            && self.presented.spiffe_id == presented.spiffe_id
+            && self.presented.selectors == presented.selectors
+            && self.components.len() == components.len()
+            && are_same
+                .into_iter()
+                .all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// Whether it is the very same.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.is(&other.written, &other.presented, &other.components)
+    }
+
+    /// Whether its sockets are those of a listener that is configured so.
+    fn listens_for(&self, written: &Listener) -> bool {
+        let is_anybodys = match &written.listen {
+            // Any port would do, but this one is known by now.
+            Listen::Address(address) => address.port() != 0,
+            Listen::Systemd(_) => true,
+        };
+        self.written.listen == written.listen && (is_anybodys || self.written.name == written.name)
     }
 }
 
@@ -106,10 +206,7 @@ impl NoIdentity {
 }
 
 /// What is known of what a listener fronts: of all that is behind its routes, nothing.
-fn selectors(
-    listener: &Listener,
-    components: &BTreeMap<String, Loaded>,
-) -> Result<Vec<Selector>, Failure> {
+fn selectors(listener: &Listener, components: &Components) -> Result<Vec<Selector>, Failure> {
     match &listener.target {
         Some(Target::Component(name)) => Ok(component(name, components)?.selectors.clone()),
         Some(Target::Upstream(_)) | None => Ok(listener_selectors(&listener.name)),
@@ -117,10 +214,7 @@ fn selectors(
 }
 
 /// The listener's routes, and last the one for all other requests.
-fn routes(
-    listener: &Listener,
-    components: &BTreeMap<String, Loaded>,
-) -> Result<Vec<Route>, Failure> {
+fn routes(listener: &Listener, components: &Components) -> Result<Vec<Route>, Failure> {
     let Timeouts {
         request, connect, ..
     } = listener.timeouts;
@@ -147,10 +241,7 @@ fn routes(
     routes.chain(any).collect()
 }
 
-fn component<'a>(
-    name: &str,
-    components: &'a BTreeMap<String, Loaded>,
-) -> Result<&'a Loaded, Failure> {
+fn component<'a>(name: &str, components: &'a Components) -> Result<&'a Arc<Loaded>, Failure> {
     let missing = || Failure::message("SG0030", format!("there is no component `{name}`"));
     components.get(name).ok_or_else(missing)
 }

@@ -10,6 +10,7 @@ use sidegate_proxy::ProxyMetrics;
 
 use super::bundles;
 use super::policy::GenerationMetrics;
+use super::reload::Outcome;
 
 /// Before the name of every metric that is not OpenTelemetry's.
 pub(super) const PREFIX: &str = "sidegate";
@@ -26,5 +27,6 @@ pub(crate) fn every_metric() -> Registry {
     DecisionLogMetrics::register(registry);
     IdentityMetrics::register(registry).illustrate();
     HostMetrics::register(registry).illustrate();
+    Outcome::register(registry);
     metrics
 }

@@ -35,7 +35,7 @@ use crate::admin::{PolicyFacts, Promotion, RefusedSources};
 use crate::failure::chain;
 pub(super) use candidate::{Candidate, load as load_candidate};
 use denials::Denials;
-pub(super) use files::PolicyFiles;
+pub(super) use files::{Files, PolicyFiles};
 pub(super) use metrics::GenerationMetrics;
 
 /// How often decisions are counted.

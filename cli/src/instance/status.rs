@@ -1,7 +1,7 @@
 //! What a running instance tells of itself when it is asked.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use nix::unistd::geteuid;
@@ -15,7 +15,7 @@ use sidegate_policy::Policy;
 use sidegate_policy::explain::EngineUse;
 
 use super::health::Health;
-use super::reload::Reload;
+use super::reload::Outcome;
 use super::{Descriptors, PolicyManager};
 use crate::admin::{
     ComponentStatus, EngineFacts, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus,
@@ -29,12 +29,18 @@ pub(super) struct Facts {
     pub(super) health: Arc<Health>,
     pub(super) brought: Option<BroughtFiles>,
     pub(super) policy: Arc<PolicyManager>,
-    pub(super) components: Vec<ComponentStatus>,
+    pub(super) changing: Arc<Mutex<Changing>>,
     pub(super) workload_socket: String,
     pub(super) admin: SocketAddr,
     pub(super) admin_tls: bool,
+    pub(super) reload: Arc<Outcome>,
+}
+
+/// What another configuration changes of them.
+#[derive(Debug, Clone)]
+pub(super) struct Changing {
+    pub(super) components: Vec<ComponentStatus>,
     pub(super) descriptors: Descriptors,
-    pub(super) reload: Option<Arc<Reload>>,
 }
 
 impl Facts {
@@ -43,7 +49,12 @@ impl Facts {
         let identities = Arc::clone(&self.source.watch().borrow());
         let entries = self.source.entries();
         let count = |origin| entries.iter().filter(|it| it.origin == origin).count();
-        let listeners = self.health.listeners().iter();
+        let listeners = self.health.listeners();
+        let changing = self.changing.lock();
+        let Changing {
+            components,
+            descriptors,
+        } = changing.unwrap_or_else(PoisonError::into_inner).clone();
         Status {
             schema: Status::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -69,14 +80,15 @@ impl Facts {
             admin_tls: self.admin_tls,
             policy: self.policy.facts(),
             listeners: listeners
+                .iter()
                 .map(|(listener, tls)| ListenerFacts {
                     listener: listener.clone(),
                     has_svid: tls.has_svid(),
                 })
                 .collect(),
-            components: self.components.clone(),
-            descriptors: Some(self.descriptors),
-            reload: self.reload.as_ref().and_then(|reload| reload.facts()),
+            components,
+            descriptors: Some(descriptors),
+            reload: self.reload.facts(),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spiffe::TrustDomain;
 
-use super::{EmbeddedError, EmbeddedSource, Failing};
-use crate::entry::EntryRequest;
+use super::{EmbeddedError, EmbeddedSource, Failing, HeldSvid};
+use crate::entry::{Entry, EntryRequest};
 use crate::federation::{FederationError, Verifying};
 use crate::registry::Registration;
 use crate::slots::AuthorityStatus;
@@ -77,6 +77,68 @@ impl EmbeddedSource {
         }
         self.publish(&held);
         Ok(removed)
+    }
+
+    /// Puts other entries of the configuration in the place of those that are there, together with
+    /// what uses them. `prepare` gets all entries that will count, and makes what is to use them;
+    /// what it returns then puts that into place. Entries that come are there before that, and those
+    /// that go are there until after it. Nothing else changes meanwhile.
+    ///
+    /// # Errors
+    /// An SVID cannot be minted, or those of `prepare`; nothing has changed then.
+    pub fn replace_configured<P, T, E>(
+        &self,
+        configured: Vec<Entry>,
+        prepare: impl FnOnce(&[Arc<Entry>]) -> Result<P, E>,
+    ) -> Result<T, E>
+    where
+        P: FnOnce() -> T,
+        E: From<EmbeddedError>,
+    {
+        let mut held = self.held();
+        let registry = held.registry.with_configured(configured, self.clock.now());
+        let entries = registry.all().iter().map(|known| Arc::clone(&known.entry));
+        let entries: Vec<_> = entries.collect();
+        let is_of = |svid: &HeldSvid, entry| Arc::ptr_eq(&svid.issued.entry, entry);
+        let (mut svids, mut minted) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in &entries {
+            let known = held.svids.iter().find(|svid| is_of(svid, entry)).cloned();
+            svids.push(match known {
+                Some(known) => known,
+                None => {
+                    let svid = self.hold(Arc::clone(entry)).map_err(EmbeddedError::from)?;
+                    minted.push(Arc::clone(&svid.issued.svid));
+                    svid
+                }
+            });
+        }
+        let put = prepare(&entries)?;
+        let before = held.svids.iter();
+        let going = before.filter(|svid| !entries.iter().any(|entry| is_of(svid, entry)));
+        let going: Vec<_> = going.cloned().collect();
+        let mut in_order = held.svids.iter().zip(&entries);
+        let is_same =
+            held.svids.len() == entries.len() && in_order.all(|(svid, entry)| is_of(svid, entry));
+        held.registry = registry;
+        if !is_same {
+            held.svids = svids.iter().chain(&going).cloned().collect();
+            self.publish(&held);
+        }
+        for svid in &minted {
+            self.metrics.rotated(svid);
+        }
+        let done = put();
+        if !going.is_empty() {
+            held.svids = svids;
+            for svid in &going {
+                let id = svid.issued.svid.id();
+                if !held.svids.iter().any(|svid| svid.issued.svid.id() == id) {
+                    self.metrics.withdrawn(id);
+                }
+            }
+            self.publish(&held);
+        }
+        Ok(done)
     }
 
     /// The bundles of all trust domains, the own one among them.

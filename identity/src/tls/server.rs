@@ -97,6 +97,19 @@ impl ServerTls {
         if presented.issued(&identities.borrow()).is_none() {
             return Err(TlsError::NoSvid(presented.spiffe_id));
         }
+        Self::for_prepared(presented, identities, mode, protocols)
+    }
+
+    /// The same with an SVID that the source has prepared, and will hold once this is used.
+    ///
+    /// # Errors
+    /// When the library refuses the configuration.
+    pub fn for_prepared(
+        presented: Presented,
+        identities: watch::Receiver<Arc<Identities>>,
+        mode: TlsMode,
+        protocols: &[&str],
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = SpiffeVerifier::new(
             presented.clone(),

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
-use tracing::debug;
+use tracing::{debug, error};
 
+use crate::contained;
 use crate::metrics::Limit;
 use crate::worker::Listener;
 
@@ -26,6 +27,7 @@ pub(crate) struct Progress {
     /// Microseconds after `begun` since which the request's body is waited for, or zero.
     waiting: AtomicU64,
     stalled: AtomicBool,
+    panicked: AtomicBool,
 }
 
 /// What took too long.
@@ -51,6 +53,7 @@ impl Progress {
             moved: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +78,12 @@ impl Progress {
     /// Whether it was ended because nothing moved.
     pub(crate) fn has_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
+    }
+
+    /// Whether it was ended because what served it panicked.
+    pub(crate) fn has_panicked(&self) -> bool {
+        // Of HTTP/1 the connection unwinds, with its request.
+        self.panicked.load(Relaxed) || std::thread::panicking()
     }
 
     fn waiting_since(&self) -> Option<Instant> {
@@ -160,8 +169,20 @@ impl<F: Future<Output = ()>> Future for WatchedStream<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        if this.stream.poll(context).is_ready() {
-            return Poll::Ready(());
+        match contained::poll(this.stream, context) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(())) => return Poll::Ready(()),
+            Err(panic) => {
+                this.progress.panicked.store(true, Relaxed);
+                this.listener.metrics.panicked();
+                error!(
+                    code = "SG0308",
+                    listener = %this.listener.name,
+                    panic,
+                    "what served a stream panicked: the stream is ended",
+                );
+                return Poll::Ready(());
+            }
         }
         while this.timer.as_mut().poll(context).is_ready() {
             let next = this.progress.last_moved() + this.listener.timeouts.stream_idle;

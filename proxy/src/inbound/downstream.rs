@@ -123,7 +123,7 @@ impl Downstream {
             listener: listener.name.to_string(),
             context_extensions: (*listener.context_extensions).clone(),
         });
-        let (cancel, ending) = (CancellationToken::new(), CancellationToken::new());
+        let (cancel, ending) = (CancellationToken::new(), listener.retired.child_token());
         let registered = worker.connections.register(LiveConnection {
             listener: Arc::clone(listener),
             downstream: address,

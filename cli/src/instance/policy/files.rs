@@ -1,4 +1,4 @@
-//! Following the files of a policy, of a candidate for one, or of a bundle.
+//! Following the files of a policy, of a candidate for one, of a bundle, or of the configuration.
 //!
 //! They are looked at twice a second, and loaded once they have changed and then kept still for one
 //! look. Looking sees what notifications of the kernel do not tell: changes on network and overlay
@@ -26,6 +26,12 @@ const DESCRIBES: [&[u8]; 2] = [b".manifest", b".signatures.json"];
 /// The files at a path, as they were when the policy was loaded last.
 pub(crate) struct PolicyFiles {
     path: Arc<Path>,
+    files: Files,
+}
+
+/// The files at some paths, as they were when they were loaded last.
+pub(crate) struct Files {
+    paths: Arc<[PathBuf]>,
     loaded: Look,
 }
 
@@ -46,23 +52,62 @@ impl PolicyFiles {
     pub(crate) fn new(path: &Path) -> Self {
         Self {
             path: path.into(),
-            loaded: look(path),
+            files: Files::new(vec![path.to_owned()]),
         }
     }
 
     /// Waits until they have changed, and kept still for one look; tells where they are. To stop
     /// waiting misses nothing.
     pub(crate) async fn changed(&mut self) -> Arc<Path> {
+        self.files.changed().await;
+        Arc::clone(&self.path)
+    }
+}
+
+impl Files {
+    /// Looks at the files. They are to be loaded after that, so that no change is missed.
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        let loaded = look_at(&paths);
+        Self {
+            paths: paths.into(),
+            loaded,
+        }
+    }
+
+    /// Looks at them again: they are to be loaded now for another reason.
+    pub(crate) fn look(&mut self) {
+        self.loaded = look_at(&self.paths);
+    }
+
+    /// They had changed already when they were looked at.
+    pub(crate) fn have_changed(&mut self) {
+        self.loaded.clear();
+    }
+
+    /// Follows these from now on. Those that were followed already are not looked at again.
+    pub(crate) fn follow(&mut self, paths: Vec<PathBuf>) {
+        let known = std::mem::take(&mut self.loaded);
+        self.loaded = look_at(&paths);
+        for (path, mark) in &mut self.loaded {
+            if let Some(known) = known.get(path) {
+                *mark = *known;
+            }
+        }
+        self.paths = paths.into();
+    }
+
+    /// Waits until they have changed, and kept still for one look. To stop waiting misses nothing.
+    pub(crate) async fn changed(&mut self) {
         let mut last = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let path = Arc::clone(&self.path);
-            let Ok(now) = spawn_blocking(move || look(&path)).await else {
+            let paths = Arc::clone(&self.paths);
+            let Ok(now) = spawn_blocking(move || look_at(&paths)).await else {
                 continue;
             };
             if last.as_ref() == Some(&now) && now != self.loaded {
                 self.loaded = now;
-                return Arc::clone(&self.path);
+                return;
             }
             last = Some(now);
         }
@@ -80,6 +125,10 @@ impl Mark {
             ],
         }
     }
+}
+
+fn look_at(paths: &[PathBuf]) -> Look {
+    paths.iter().flat_map(|path| look(path)).collect()
 }
 
 /// Looks at a file, or at all files of a directory that a policy is read from.

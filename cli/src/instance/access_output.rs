@@ -1,15 +1,17 @@
-//! The access log as a file, which can be opened again while it is written to.
+//! Where the access log goes, which can be changed while it is written.
 //!
-//! Whoever has it reopened opens the new file, so that what is wrong with it is known at once; the
-//! writer goes over to it between two lines.
+//! Whoever changes it opens the new file, so that what is wrong with it is known at once; the writer
+//! goes over to it between two lines.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Stderr, Stdout, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
+
+use crate::config::AccessLogOutput;
 
 /// Of a file that is made.
 const PRIVATE: u32 = 0o600;
@@ -18,57 +20,85 @@ const PRIVATE: u32 = 0o600;
 const OTHERS: u32 = 0o007;
 
 /// The writer's end.
-pub(super) struct AccessFile {
-    file: File,
-    successor: Arc<Mutex<Option<File>>>,
+pub(super) struct AccessOutput {
+    opened: Opened,
+    successor: Successor,
     at_line_start: bool,
     /// A write failed: there may be half a line.
     is_broken: bool,
 }
 
-/// Has the file opened again.
-pub(super) struct AccessFileHandle {
-    path: PathBuf,
-    successor: Arc<Mutex<Option<File>>>,
+/// Has it go elsewhere.
+pub(super) struct AccessOutputHandle {
+    successor: Successor,
 }
 
-impl AccessFile {
-    /// Opens the file, or makes it.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, AccessFileHandle)> {
+/// An output that lines can go to.
+pub(super) enum Opened {
+    Stdout(Stdout),
+    Stderr(Stderr),
+    File(File),
+}
+
+type Successor = Arc<Mutex<Option<Opened>>>;
+
+impl Opened {
+    /// A file is opened, or made.
+    pub(super) fn at(output: &AccessLogOutput) -> io::Result<Self> {
+        Ok(match output {
+            AccessLogOutput::Stdout => Self::Stdout(io::stdout()),
+            AccessLogOutput::Stderr => Self::Stderr(io::stderr()),
+            AccessLogOutput::File(path) => Self::File(open(path)?),
+        })
+    }
+
+    fn end_line(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => end_line(file),
+            Self::Stdout(_) | Self::Stderr(_) => Ok(()),
+        }
+    }
+}
+
+impl AccessOutput {
+    pub(super) fn new(opened: Opened) -> (Self, AccessOutputHandle) {
         let successor = Arc::default();
-        let handle = AccessFileHandle {
-            path: path.to_owned(),
+        let handle = AccessOutputHandle {
             successor: Arc::clone(&successor),
         };
-        let file = Self {
-            file: open(path)?,
+        let output = Self {
+            opened,
             successor,
             at_line_start: true,
             is_broken: false,
         };
-        Ok((file, handle))
+        (output, handle)
     }
 
     /// Goes over to the successor, if there is one.
     fn follow(&mut self) -> io::Result<()> {
         let successor = self.successor.lock();
         let successor = successor.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(file) = successor {
-            self.file = file;
+        if let Some(opened) = successor {
+            self.opened = opened;
         } else if self.is_broken {
-            end_line(&mut self.file)?;
+            self.opened.end_line()?;
         }
         self.is_broken = false;
         Ok(())
     }
 }
 
-impl Write for AccessFile {
+impl Write for AccessOutput {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.at_line_start || self.is_broken {
             self.follow()?;
         }
-        let written = self.file.write(lines);
+        let written = match &mut self.opened {
+            Opened::Stdout(stdout) => stdout.write(lines),
+            Opened::Stderr(stderr) => stderr.write(lines),
+            Opened::File(file) => file.write(lines),
+        };
         match &written {
             Ok(length) => {
                 let last = length.checked_sub(1).and_then(|last| lines.get(last));
@@ -80,20 +110,22 @@ impl Write for AccessFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        match &mut self.opened {
+            Opened::Stdout(stdout) => stdout.flush(),
+            Opened::Stderr(stderr) => stderr.flush(),
+            Opened::File(file) => file.flush(),
+        }
     }
 }
 
-impl AccessFileHandle {
-    /// Opens the file at the path, or makes it; lines go there from now on.
-    pub(super) fn reopen(&self) -> io::Result<()> {
-        let file = open(&self.path)?;
+impl AccessOutputHandle {
+    /// Lines go there from now on.
+    pub(super) fn switch(&self, opened: Opened) {
         let mut successor = self
             .successor
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *successor = Some(file);
-        Ok(())
+        *successor = Some(opened);
     }
 }
 
@@ -136,6 +168,11 @@ fn end_line(file: &mut File) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn started(path: &Path) -> (AccessOutput, AccessOutputHandle) {
+        let output = AccessLogOutput::File(path.to_owned());
+        AccessOutput::new(Opened::at(&output).unwrap())
+    }
+
     fn read(path: &Path) -> String {
         std::fs::read_to_string(path).unwrap()
     }
@@ -145,10 +182,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let old = folder.path().join("access.log.1");
-        let (mut file, handle) = AccessFile::open(&path).unwrap();
+        let (mut file, handle) = started(&path);
         file.write_all(b"one\ntw").unwrap();
         std::fs::rename(&path, &old).unwrap();
-        handle.reopen().unwrap();
+        handle.switch(Opened::File(open(&path).unwrap()));
         file.write_all(b"o\n").unwrap();
         file.write_all(b"three\n").unwrap();
         assert_eq!(read(&old), "one\ntwo\n");
@@ -161,7 +198,7 @@ mod tests {
         let path = folder.path().join("access.log");
         std::fs::write(&path, "ha").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let (mut file, _handle) = AccessFile::open(&path).unwrap();
+        let (mut file, _handle) = started(&path);
         file.write_all(b"one\n").unwrap();
         assert_eq!(read(&path), "ha\none\n");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -171,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_no_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(AccessFile::open(folder.path()).is_err());
-        assert!(AccessFile::open(Path::new("/dev/null")).is_err());
+        assert!(open(folder.path()).is_err());
+        assert!(open(Path::new("/dev/null")).is_err());
     }
 }
