@@ -112,6 +112,9 @@ pub(crate) struct ListenerStatus {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) spiffe_id: String,
+    /// Its connections are no more than bytes: the policy has to decide on each.
+    #[serde(default)]
+    pub(crate) is_tcp: bool,
 }
 
 impl Instance {
@@ -244,8 +247,8 @@ impl Instance {
                 }
             },
         ));
-        let shown = made.served.iter();
-        health.serve(shown.map(|it| (it.status.clone(), it.tls.clone())));
+        health.serve(made.served.iter().flat_map(listeners::Served::shown));
+        policy.serves_tcp(listeners::tcp(&made.served));
         let changing = Arc::new(Mutex::new(Changing {
             components: components::status(&components),
             descriptors: made.descriptors,
@@ -272,6 +275,7 @@ impl Instance {
                 source: Arc::clone(&plane.source),
                 swap,
                 health: Arc::clone(&health),
+                policy: Arc::clone(&policy),
                 status: changing,
                 host_metrics,
                 workers,

@@ -1,11 +1,14 @@
 //! TLS with X.509-SVIDs: what this side shows, and what it demands of its peer.
 
+mod names;
 mod peer;
 mod server;
 mod verifier;
 
+pub use names::TlsServer;
 pub(crate) use peer::check_signer;
 pub use peer::{PeerError, PeerIdentity};
+
 pub use server::{HandshakeProblem, Presented, ServerTls, TlsError, TlsMode, Trust};
 pub use verifier::SpiffeVerifier;
 pub(crate) use verifier::{describe, verify_chain};

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::connections::CutBy;
+use crate::connections::{CutBy, LiveConnection};
 use crate::error::{DENIED, DENIED_NOW};
 use crate::guard::Progress;
 use crate::line_format::LineFormat;
@@ -57,11 +57,12 @@ type Lines = Arc<Mutex<Vec<u8>>>;
 #[derive(Debug)]
 pub struct AccessLogWriter(JoinHandle<()>);
 
-/// One request, from its head to the end of its response.
+/// One request, from its head to the end of its response, or one connection without requests.
 ///
 /// Dropping it writes the line: a body that was not read to its end was cut.
 pub(crate) struct Record {
     pub(crate) line: Line,
+    pub(crate) connection: Arc<LiveConnection>,
     /// Where the policy allowed it.
     pub(crate) opened: Option<Opened>,
     /// What is counted of its route.
@@ -93,16 +94,23 @@ pub(crate) struct Line {
     /// When the head was complete, RFC 3339.
     pub(crate) time: String,
     pub(crate) request_id: String,
-    pub(crate) trace_id: TraceId,
-    /// Of this request's own span.
-    pub(crate) span_id: SpanId,
+    /// Of a request only, as is its own span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<TraceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) span_id: Option<SpanId>,
     pub(crate) listener: Arc<str>,
     pub(crate) downstream: Arc<str>,
-    /// The peer's SPIFFE ID.
+    /// The peer's SPIFFE ID, if it has shown one.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) peer: Arc<str>,
     pub(crate) protocol: &'static str,
+    /// Of a request only, as are its authority, path and status.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) method: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) authority: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) path: String,
     /// The name of the route that it took.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +126,8 @@ pub(crate) struct Line {
     /// What the policy tells, besides its verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dynamic_metadata: Option<DynamicMetadata>,
-    pub(crate) status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<u16>,
     /// Of a tunnel only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_bytes: Option<u64>,
@@ -254,7 +263,7 @@ impl Record {
 
     /// Whether its response has no content (RFC 9110 section 6.4.1).
     pub(crate) fn has_no_content(&self) -> bool {
-        self.line.method == "HEAD" || matches!(self.line.status, 204 | 304)
+        self.line.method == "HEAD" || matches!(self.line.status, Some(204 | 304))
     }
 
     pub(crate) fn complete(&mut self) {
@@ -295,13 +304,16 @@ impl Drop for Record {
             self.line.error.get_or_insert("stream_idle");
             self.line.code.get_or_insert("SG0361");
         } else if !self.line.complete {
-            let cut_by = self.opened.as_ref().and_then(Opened::cut_by);
+            let cut_by = self.connection.cut_by.get().copied();
             let label = cut_by.map_or("downstream_gone", CutBy::label);
             self.line.error.get_or_insert(label);
             self.line.code = self.line.code.or(cut_by.map(CutBy::code));
         }
         self.line.duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
-        self.tell(elapsed);
+        match self.line.status {
+            Some(_) => self.tell(elapsed),
+            None => self.metrics.tcp.ended(self.line.error),
+        }
         self.log.write(&self.line, &self.metrics);
     }
 }
@@ -311,7 +323,7 @@ impl Record {
     fn tell(&self, elapsed: Duration) {
         // A policy that says no has decided: that is no error.
         let error = self.line.error.filter(|error| *error != DENIED);
-        let status = Some(self.line.status).filter(|status| *status != 0);
+        let status = self.line.status.filter(|status| *status != 0);
         let served = Served {
             method: self.method,
             scheme: self.scheme,

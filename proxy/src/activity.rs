@@ -77,7 +77,8 @@ impl Activity {
         now
     }
 
-    fn received(&self) {
+    /// Bytes have come from the client.
+    pub(crate) fn received(&self) {
         let now = self.moved();
         if self.is_idle() && self.unclaimed.load(Relaxed) == 0 {
             self.unclaimed.store(now.max(1), Relaxed);

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use crate::access_log::Record;
 use crate::activity::InFlight;
 use crate::open_request::DeniedNow;
+use crate::upstream::Stream;
 use crate::upstream::http1::PooledBody;
 
 /// An error of a body that comes from elsewhere.
@@ -28,6 +29,8 @@ pin_project_lite::pin_project! {
         Http2 { #[pin] body: Incoming },
         Service { #[pin] body: BoxBody },
         Local { #[pin] body: Full<Bytes> },
+        // Nothing: what follows is no body.
+        Tunnel { stream: Option<Stream> },
     }
 }
 
@@ -35,6 +38,14 @@ impl Source {
     pub(crate) fn local(content: impl Into<Bytes>) -> Self {
         Self::Local {
             body: Full::new(content.into()),
+        }
+    }
+
+    /// The connection to where a tunnel leads, if there is one.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Stream> {
+        match self {
+            Self::Tunnel { stream } => stream.take(),
+            _ => None,
         }
     }
 }
@@ -58,6 +69,7 @@ impl Body for Source {
             SourceProjection::Local { body } => body
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            SourceProjection::Tunnel { .. } => Poll::Ready(None),
         }
     }
 
@@ -67,6 +79,7 @@ impl Body for Source {
             Self::Http2 { body } => body.is_end_stream(),
             Self::Service { body } => body.is_end_stream(),
             Self::Local { body } => body.is_end_stream(),
+            Self::Tunnel { .. } => true,
         }
     }
 
@@ -76,6 +89,7 @@ impl Body for Source {
             Self::Http2 { body } => body.size_hint(),
             Self::Service { body } => body.size_hint(),
             Self::Local { body } => body.size_hint(),
+            Self::Tunnel { .. } => SizeHint::with_exact(0),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use sidegate_identity::SpiffeId;
+use sidegate_identity::tls::ServerTls;
 use sidegate_policy::ConnectionFacts;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,8 @@ pub(crate) struct LiveConnection {
     pub(crate) peer: Option<SpiffeId>,
     /// The peer's certificates, leaf first: they are verified again when trust changes.
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The identity that it met here.
+    pub(crate) tls: Arc<ServerTls>,
     /// The end of the peer's SVID.
     pub(crate) expires_at: Option<SystemTime>,
     /// What the policy may know of it.

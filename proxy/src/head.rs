@@ -43,6 +43,8 @@ pub(crate) enum HeadProblem {
     Connect,
     #[error("OPTIONS of the server as a whole (`*`) is not offered")]
     OptionsOfAll,
+    #[error("the target of CONNECT is not a host and port, or it has a body")]
+    BadConnect,
     #[error("there is no Host")]
     NoHost,
     #[error("there is more than one Host")]
@@ -61,6 +63,7 @@ impl HeadProblem {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::OptionsOfAll => StatusCode::NOT_IMPLEMENTED,
             Self::Path(_)
+            | Self::BadConnect
             | Self::NoHost
             | Self::SeveralHosts
             | Self::BadHost
@@ -74,6 +77,7 @@ impl HeadProblem {
             Self::Hop(_) => "SG0362",
             Self::Path(_)
             | Self::Connect
+            | Self::BadConnect
             | Self::OptionsOfAll
             | Self::NoHost
             | Self::SeveralHosts
@@ -84,22 +88,26 @@ impl HeadProblem {
 }
 
 /// Checks a head and makes it the one to decide on and to forward: origin-form target, one `Host`,
-/// nothing hop-by-hop, our own identity headers. Returns the authority.
+/// nothing hop-by-hop, our own identity headers. Of a `CONNECT` the target stays an authority.
+/// Returns the authority.
 pub(crate) fn normalize(
     head: &mut Parts,
     paths: &PathRules,
     identity: &IdentityHeaders,
     request_id: &HeaderValue,
 ) -> Result<Authority, HeadProblem> {
-    if head.method == Method::CONNECT {
-        return Err(HeadProblem::Connect);
-    }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Err(HeadProblem::OptionsOfAll);
     }
-    let target = target(&head.uri, paths)?;
-    let authority = authority(head)?;
-    head.uri = Uri::from(target);
+    let authority = match head.method == Method::CONNECT {
+        true => connect_authority(head)?,
+        false => {
+            let target = target(&head.uri, paths)?;
+            let authority = authority(head)?;
+            head.uri = Uri::from(target);
+            authority
+        }
+    };
     let headers = &mut head.headers;
     let takes_trailers = takes_trailers(headers);
     strip_hop_by_hop(headers);
@@ -192,6 +200,16 @@ fn authority(head: &Parts) -> Result<Authority, HeadProblem> {
         (Some(target), _) => Ok(target.clone()),
         (None, Some(host)) => Ok(host),
         (None, None) => Err(HeadProblem::NoHost),
+    }
+}
+
+/// That of a `CONNECT`: its target is a host and port, and nothing else (RFC 9110 section 9.3.6).
+fn connect_authority(head: &Parts) -> Result<Authority, HeadProblem> {
+    let authority = authority(head)?;
+    let is_alone = head.uri.authority().is_some() && head.uri.path_and_query().is_none();
+    match authority.port_u16() {
+        Some(port) if is_alone && port != 0 => Ok(authority),
+        _ => Err(HeadProblem::BadConnect),
     }
 }
 
@@ -319,6 +337,34 @@ mod tests {
             let found = normalized(uri, &headers)
                 .map(|head| head.headers.get(HOST).unwrap().to_str().unwrap().to_owned());
             assert_eq!(found, expected.map(ToOwned::to_owned), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_target_of_connect_is_a_host_and_port_and_stays_one() {
+        for (uri, hosts, expected) in [
+            ("db:5432", &["db:5432"][..], Ok("db:5432")),
+            ("db:5432", &[], Ok("db:5432")),
+            ("[::1]:5432", &[], Ok("[::1]:5432")),
+            ("db", &[], Err(HeadProblem::BadConnect)),
+            ("db:0", &[], Err(HeadProblem::BadConnect)),
+            ("db:5432", &["other:5432"], Err(HeadProblem::OtherHost)),
+            ("/", &["db:5432"], Err(HeadProblem::BadConnect)),
+            ("https://db:5432/", &[], Err(HeadProblem::BadConnect)),
+        ] {
+            let headers: Vec<_> = hosts.iter().map(|&host| ("host", host)).collect();
+            let mut head = head(uri, &headers);
+            head.method = Method::CONNECT;
+            let identity = IdentityHeaders::for_test();
+            let paths = PathRules::default();
+            let id = HeaderValue::from_static("id");
+            let found = normalize(&mut head, &paths, &identity, &id);
+            let expected = expected.map(|authority: &str| authority.parse().unwrap());
+            assert_eq!(found, expected, "{uri} {hosts:?}");
+            if found.is_ok() {
+                assert_eq!(head.uri, uri);
+                assert!(head.uri.path_and_query().is_none());
+            }
         }
     }
 

@@ -2,11 +2,14 @@
 //!
 //! Each phase has one error exit. What ends a connection before its first request is logged and
 //! counted by [`identify`]; what ends a request is a [`ProxyError`], told to the caller, the
-//! metrics and the access log by [`answer`].
+//! metrics and the access log by [`answer`]. A TCP listener's connection is not made of requests: it
+//! is authorized as a whole, connected and streamed by [`tcp`].
 
 mod answer;
 mod body;
 mod downstream;
+mod identify;
+mod tcp;
 mod watch;
 
 use std::convert::Infallible;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
@@ -23,28 +26,27 @@ use sidegate_policy::{ConnectPermit, DynamicMetadata, Permit, RequestFacts};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::access_log::Record;
 use crate::body::{Recorded, Source};
+use crate::connect;
 use crate::connections::CutBy;
 use crate::error::ProxyError;
 use crate::generation::with_evaluator;
 use crate::guard::{self, Late};
-use crate::head;
+use crate::head::{self, HeadProblem};
 use crate::metrics::Verdict;
 use crate::open_request::Circumstances;
+use crate::protocol::Protocol;
 use crate::request_body::RequestBody;
 use crate::tunnel::Tunnel;
 use crate::upgrade::Upgrade;
 use crate::worker::{Listener, Worker};
-use downstream::{Downstream, Stream};
-use sidegate_identity::tls::{HandshakeProblem, TlsMode};
+use downstream::Downstream;
+use identify::identify;
 use watch::GOODBYE;
-
-/// The first byte of a TLS connection: the content type of a handshake record (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn connection(
@@ -55,14 +57,16 @@ pub(crate) async fn connection(
 ) {
     // accept → identify
     let generation = worker.identities.borrow().generation;
-    let stream = tokio::select! {
-        stream = identify(&listener, stream, address) => stream,
+    let identified = tokio::select! {
+        identified = identify(&listener, stream, address) => identified,
         () = worker.drain.cancelled() => None,
     };
-    let Some(mut stream) = stream else {
+    let Some(identified) = identified else {
         return;
     };
-    let downstream = match Downstream::new(&worker, &listener, &stream, address) {
+    let downstream = Downstream::new(&worker, &listener, &identified, address);
+    let mut stream = identified.stream;
+    let downstream = match downstream {
         Ok(downstream) => Arc::new(downstream),
         Err(error) => {
             info!(code = error.code(), downstream = %address, %error, "a peer is turned away");
@@ -80,59 +84,11 @@ pub(crate) async fn connection(
         let _ = timeout(GOODBYE, stream.shutdown()).await;
         return;
     };
-    // → its requests
-    watch::serve(stream, downstream, permit).await;
-}
-
-/// TLS handshake, in time, with a verified X.509-SVID where the listener demands one. Where it
-/// demands nothing, what does not begin as TLS does is plaintext.
-async fn identify(listener: &Listener, stream: TcpStream, address: SocketAddr) -> Option<Stream> {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection was gone before its handshake");
-        return None;
-    }
-    let handshake = async {
-        // A peer that says nothing takes nobody's turn.
-        let mut first = [0];
-        stream.peek(&mut first).await?;
-        if listener.tls.mode() == TlsMode::Permissive && first != [TLS_HANDSHAKE] {
-            return Ok(Stream::Right(stream));
-        }
-        let _turn = listener.admission.handshake().await;
-        let accepted = listener.tls.acceptor().accept(stream).await;
-        accepted.map(Stream::Left)
-    };
-    match timeout(listener.timeouts.header_read, handshake).await {
-        Ok(Ok(stream)) => {
-            let result = match &stream {
-                Stream::Left(_) => "success",
-                Stream::Right(_) => "plaintext",
-            };
-            listener.metrics.handshake(result);
-            Some(stream)
-        }
-        Ok(Err(error)) => {
-            let problem = HandshakeProblem::of(&error);
-            listener.metrics.handshake(problem.label);
-            info!(
-                code = problem.code,
-                listener = %listener.name,
-                downstream = %address,
-                error = HandshakeProblem::describe(&error),
-                hint = problem.hint,
-                "a TLS handshake failed",
-            );
-            None
-        }
-        Err(_) => {
-            listener.metrics.handshake("timeout");
-            info!(
-                code = "SG0303",
-                listener = %listener.name,
-                downstream = %address,
-                "a TLS handshake took too long",
-            );
-            None
+    // → its requests, or its bytes
+    match listener.protocol {
+        Protocol::Tcp => tcp::serve(stream, downstream, permit).await,
+        Protocol::Auto | Protocol::Http1 | Protocol::Http2 => {
+            watch::serve(stream, downstream, permit).await;
         }
     }
 }
@@ -140,32 +96,24 @@ async fn identify(listener: &Listener, stream: TcpStream, address: SocketAddr) -
 /// Asks the policy whether the peer may have a connection.
 fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
     let now = downstream.worker.clock.now();
-    let asked = with_evaluator(|evaluator| evaluator.connect(downstream.facts(None), now));
-    let (code, reason, decision_id, error) = match asked {
-        Some(Ok(permit)) => return Some(permit),
-        Some(Err(denial)) => (
-            "SG0341",
-            denial.reason.label(),
-            Some(denial.decision_id),
-            denial.to_string(),
-        ),
-        None => (
-            "SG0311",
-            "no_policy",
-            None,
-            ProxyError::NoPolicy.to_string(),
-        ),
+    let refusal = match connect::ask(&downstream.listener, downstream.facts(None), now) {
+        Ok(permit) => return Some(permit),
+        Err(refusal) => refusal,
     };
+    let code = refusal.code.unwrap_or("SG0341");
     downstream.listener.metrics.connection_refused();
     info!(
         code,
         listener = %downstream.listener.name,
         peer = downstream.peer_id(),
-        reason,
-        decision_id = decision_id.map(tracing::field::display),
-        error,
+        reason = refusal.reason,
+        decision_id = refusal.decision_id.map(tracing::field::display),
+        error = refusal.error,
         "a connection is refused",
     );
+    if downstream.listener.protocol == Protocol::Tcp {
+        tcp::refused(downstream, refusal, code);
+    }
     None
 }
 
@@ -186,8 +134,8 @@ async fn request(
         Ok(response) => response,
         Err(error) => answer::local(error, caller, &mut record),
     };
-    record.line.status = response.status().as_u16();
-    answer::finish(&mut response, &request_id, &downstream);
+    record.line.status = Some(response.status().as_u16());
+    answer::finish(&mut response, &request_id, &downstream, caller);
     let ends = upgrade.and_then(|upgrade| upgrade.accepted(&mut response));
     Ok(match ends {
         Some(ends) => {
@@ -212,6 +160,13 @@ async fn forward(
     guard::check(&head, &downstream.listener.limits)?;
     if !downstream.caller.may_ask() {
         return Err(ProxyError::RateLimited);
+    }
+    let is_connect = head.method == Method::CONNECT;
+    if is_connect && !downstream.takes_connect() {
+        return Err(HeadProblem::Connect.into());
+    }
+    if is_connect && upgrade.is_none() {
+        return Err(HeadProblem::BadConnect.into());
     }
     let timeouts = &downstream.listener.timeouts;
     let begun = Instant::now();
@@ -265,7 +220,11 @@ async fn forward(
     let facts = circumstances.of(head);
     let permit = authorize(downstream, place, facts, record)?;
     // Who may not ask does not learn what is there.
-    let upstream = &route.ok_or(ProxyError::NoRoute)?.upstream;
+    let upstream = &match route {
+        Some(route) => &route.upstream,
+        None if is_connect => return Err(HeadProblem::Connect.into()),
+        None => return Err(ProxyError::NoRoute),
+    };
     if upgrade.is_some() && !upstream.can_upgrade() {
         return Err(ProxyError::NoUpgrade);
     }

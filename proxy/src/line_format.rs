@@ -50,7 +50,10 @@ fn combined(line: &Line, verdict: &str) -> String {
     let _ = write!(
         text,
         " {}\" {} {} \"-\" \"-\" {verdict} {:.3}ms ",
-        line.protocol, line.status, line.response_bytes, line.duration_ms
+        line.protocol,
+        line.status.unwrap_or_default(),
+        line.response_bytes,
+        line.duration_ms
     );
     push(&mut text, &line.request_id);
     text.push(' ');

@@ -6,12 +6,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use sidegate_identity::tls::ServerTls;
+use sidegate_identity::tls::TlsServer;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::headers::Forwarding;
 use crate::limits::Limits;
 use crate::path::PathRules;
+use crate::protocol::Protocol;
 use crate::route::Route;
 
 /// Connections that wait to be accepted.
@@ -21,8 +22,10 @@ const BACKLOG: i32 = 4096;
 pub struct ListenerConfig {
     /// Its name, for logs, metrics and policy; unique.
     pub name: String,
-    /// The identity that it shows, and how it verifies peers.
-    pub tls: ServerTls,
+    /// The identities that it shows, and how it verifies peers.
+    pub tls: TlsServer,
+    /// What its clients speak. Behind one for TCP there is one route, to such an upstream.
+    pub protocol: Protocol,
     /// Where permitted requests go.
     pub routes: Vec<Route>,
     /// How long each phase may take.

@@ -2,6 +2,7 @@
 
 mod histogram;
 mod http;
+mod tcp;
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use crate::route::Route;
 use crate::trace::TraceMetrics;
 use http::HttpMetrics;
 pub(crate) use http::{Called, ErrorType, HttpVersion, KnownMethod, RouteMetrics, Served};
+pub(crate) use tcp::TcpCounters;
+use tcp::TcpMetrics;
 
 /// Stands for what the configuration or a peer names, in the documentation.
 const CONFIGURED: &str = "…";
@@ -36,6 +39,7 @@ pub struct ProxyMetrics {
     panics: Family<ListenerLabel, Counter>,
     limits: Family<LimitLabels, Counter>,
     floods: Family<FloodLabels, Counter>,
+    tcp: TcpMetrics,
     dropped_lines: Counter,
 }
 
@@ -53,6 +57,7 @@ pub(crate) struct ListenerMetrics {
     panics: Counter,
     limits: [Counter; Limit::ALL.len()],
     floods: [Counter; Flood::ALL.len()],
+    pub(crate) tcp: TcpCounters,
     dropped_lines: Counter,
 }
 
@@ -152,6 +157,7 @@ impl ProxyMetrics {
             panics: Family::default(),
             limits: Family::default(),
             floods: Family::default(),
+            tcp: TcpMetrics::register(registry),
             dropped_lines: Counter::default(),
         };
         registry.register(
@@ -244,6 +250,7 @@ impl ProxyMetrics {
                     kind,
                 })
             }),
+            tcp: self.tcp.of(listener),
             dropped_lines: self.dropped_lines.clone(),
         })
     }
@@ -252,12 +259,16 @@ impl ProxyMetrics {
     /// a peer names is `…`.
     pub fn illustrate(&self) {
         let listener = self.of(CONFIGURED);
-        for result in ["success", "timeout"]
+        for result in ["success", "plaintext", "timeout"]
             .into_iter()
             .chain(HandshakeProblem::LABELS)
         {
             listener.handshake(result);
         }
+        for end in [None, Some(CONFIGURED)] {
+            listener.tcp.ended(end);
+        }
+        listener.tcp.bytes();
         self.http.illustrate();
     }
 }

@@ -17,7 +17,7 @@ use http::{HeaderName, Request};
 use sidegate_policy::{Denial, Permit, RequestBody, RequestFacts};
 use tokio::time::Instant;
 
-use crate::connections::{CutBy, LiveConnection};
+use crate::connections::LiveConnection;
 use crate::head::REQUEST_ID;
 
 /// What is kept of a request for as long as it is open.
@@ -124,11 +124,6 @@ impl Opened {
             request,
             live: Arc::clone(live),
         }
-    }
-
-    /// Why its connection was cut, if it was.
-    pub(crate) fn cut_by(&self) -> Option<CutBy> {
-        self.live.cut_by.get().copied()
     }
 
     /// Ready once the request must end.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
+use crate::connect;
 use crate::connections::{CutBy, LiveConnection};
 use crate::generation::{current, with_evaluator};
 use crate::metrics::Cut;
@@ -75,8 +76,7 @@ fn ask_connection(live: &LiveConnection, now: SystemTime) {
     if live.policy_generation.swap(generation, Relaxed) == generation {
         return;
     }
-    let asked = with_evaluator(|evaluator| evaluator.connect(&live.facts, now));
-    let Some(Err(denial)) = asked else {
+    let Err(refusal) = connect::ask(&live.listener, &live.facts, now) else {
         return;
     };
     info!(
@@ -84,10 +84,10 @@ fn ask_connection(live: &LiveConnection, now: SystemTime) {
         listener = %live.listener.name,
         downstream = %live.downstream,
         peer = live.peer.as_ref().map(tracing::field::display),
-        reason = denial.reason.label(),
-        decision_id = %denial.decision_id,
-        policy_generation = denial.generation,
-        error = %denial,
+        reason = refusal.reason,
+        decision_id = refusal.decision_id.map(tracing::field::display),
+        policy_generation = refusal.generation,
+        error = refusal.error,
         "a connection is cut: the policy has changed",
     );
     live.listener.metrics.cut(Cut::policy);

@@ -226,6 +226,7 @@ impl Made {
             name: Arc::clone(&known.name),
             address: known.address,
             tls: config.tls.clone(),
+            protocol: config.protocol,
             routes: config.routes.iter().map(Route::for_worker).collect(),
             timeouts: config.timeouts,
             body_limits: config.body_limits,

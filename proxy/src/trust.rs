@@ -51,7 +51,7 @@ pub(crate) async fn watch(worker: Arc<Worker>) {
 /// Verifies a connection, and ends it if that is what it deserves.
 pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
     let now = worker.clock.now();
-    match live.listener.tls.trust(&live.chain, now) {
+    match live.tls.trust(&live.chain, now) {
         Trust::Held => {}
         Trust::Ending => live.ending.cancel(),
         Trust::Gone => {

@@ -2,7 +2,7 @@
 //! ended, one breaks, or the policy denies the request that opened it.
 //!
 //! Of HTTP/1.1 it takes over the connection, with its watch: [`Tunnelled`]. Of HTTP/2 it is one
-//! stream.
+//! stream. A TCP connection is nothing else.
 
 use std::io;
 use std::pin::Pin;
@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio_util::either::Either;
 
 use crate::access_log::Record;
 use crate::activity::InFlight;
 use crate::guard::Progress;
-use crate::upgrade::Ends;
+use crate::upgrade::{Ends, UpstreamEnd};
+use crate::upstream::Stream;
 
 /// What is under way in one direction at most.
 const BUFFER: usize = 8 * 1024;
@@ -31,8 +35,15 @@ pub(crate) struct Tunnel {
 /// A tunnel that runs.
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What has passed in one direction.
+struct Passed<'a> {
+    bytes: &'a mut u64,
+    /// Of all connections of a listener.
+    total: Option<&'a Counter>,
+}
+
 /// What broke a tunnel.
-enum Broken {
+pub(crate) enum Broken {
     Downstream(io::Error),
     Upstream(io::Error),
 }
@@ -53,35 +64,86 @@ impl Tunnel {
             mut record,
             _in_flight,
         } = self;
-        let received = record.line.request_bytes.insert(0);
-        let sent = &mut record.line.response_bytes;
-        let passing = pass(ends, received, sent, &record.progress);
-        let ended = match &record.opened {
-            Some(opened) => opened.unless_denied(passing).await,
-            None => Ok(passing.await),
+        relay(&mut record, ends.open()).await;
+    }
+}
+
+impl Ends {
+    /// Waits until both are there.
+    async fn open(self) -> Result<(TokioIo<Upgraded>, Either<TokioIo<Upgraded>, Stream>), Broken> {
+        let downstream = self.downstream.await;
+        let downstream = downstream.map_err(|error| Broken::Downstream(io::Error::other(error)))?;
+        let upstream = match self.upstream {
+            UpstreamEnd::Dialled(stream) => Either::Right(stream),
+            UpstreamEnd::Switched(upstream) => {
+                let upstream = upstream.await;
+                let broken = |error| Broken::Upstream(io::Error::other(error));
+                Either::Left(TokioIo::new(upstream.map_err(broken)?))
+            }
         };
-        match ended {
-            Ok(Ok(())) => record.complete(),
-            Ok(Err(Broken::Upstream(error))) => record.tunnel_broken(&error),
-            // The record knows what else there may be behind it.
-            Ok(Err(Broken::Downstream(error))) => record.line.detail = Some(error.to_string()),
-            Err(denial) => record.denied(&denial),
+        Ok((TokioIo::new(downstream), upstream))
+    }
+}
+
+/// Lets bytes pass between a client and a server, once both are there, and records how that ends.
+pub(crate) async fn relay<D, U>(
+    record: &mut Record,
+    ends: impl Future<Output = Result<(D, U), Broken>>,
+) where
+    D: AsyncRead + AsyncWrite,
+    U: AsyncRead + AsyncWrite,
+{
+    let totals = record.line.status.is_none();
+    let totals = totals.then(|| record.metrics.tcp.bytes());
+    let [received_total, sent_total] = match &totals {
+        Some([received, sent]) => [Some(received), Some(sent)],
+        None => [None, None],
+    };
+    let received = Passed {
+        bytes: record.line.request_bytes.insert(0),
+        total: received_total,
+    };
+    let sent = Passed {
+        bytes: &mut record.line.response_bytes,
+        total: sent_total,
+    };
+    let progress = &record.progress;
+    let passing = async {
+        let (downstream, upstream) = ends.await?;
+        pass(downstream, upstream, received, sent, progress).await
+    };
+    let ended = match &record.opened {
+        Some(opened) => opened.unless_denied(passing).await,
+        None => Ok(passing.await),
+    };
+    match ended {
+        Ok(Ok(())) => record.complete(),
+        Ok(Err(Broken::Upstream(error))) => record.tunnel_broken(&error),
+        // The record knows what else there may be behind it.
+        Ok(Err(Broken::Downstream(error))) => record.line.detail = Some(error.to_string()),
+        Err(denial) => record.denied(&denial),
+    }
+}
+
+impl Passed<'_> {
+    fn add(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        *self.bytes += bytes;
+        if let Some(total) = self.total {
+            total.inc_by(bytes);
         }
     }
 }
 
 async fn pass(
-    ends: Ends,
-    received: &mut u64,
-    sent: &mut u64,
+    downstream: impl AsyncRead + AsyncWrite,
+    upstream: impl AsyncRead + AsyncWrite,
+    received: Passed<'_>,
+    sent: Passed<'_>,
     progress: &Progress,
 ) -> Result<(), Broken> {
-    let downstream = ends.downstream.await;
-    let downstream = downstream.map_err(|error| Broken::Downstream(io::Error::other(error)))?;
-    let upstream = ends.upstream.await;
-    let upstream = upstream.map_err(|error| Broken::Upstream(io::Error::other(error)))?;
-    let (mut from_client, mut to_client) = split(TokioIo::new(downstream));
-    let (mut from_server, mut to_server) = split(TokioIo::new(upstream));
+    let (mut from_client, mut to_client) = split(downstream);
+    let (mut from_server, mut to_server) = split(upstream);
     let client: fn(io::Error) -> Broken = Broken::Downstream;
     let server: fn(io::Error) -> Broken = Broken::Upstream;
     let server_has_ended = AtomicBool::new(false);
@@ -113,7 +175,7 @@ async fn pass(
 async fn pump(
     (from, from_broken): (&mut (impl AsyncRead + Unpin), fn(io::Error) -> Broken),
     (to, to_broken): (&mut (impl AsyncWrite + Unpin), fn(io::Error) -> Broken),
-    passed: &mut u64,
+    mut passed: Passed<'_>,
     progress: &Progress,
 ) -> Result<(), Broken> {
     let mut buffer = BytesMut::new();
@@ -127,7 +189,7 @@ async fn pump(
         to.write_all_buf(&mut buffer).await.map_err(to_broken)?;
         to.flush().await.map_err(to_broken)?;
         progress.moved();
-        *passed += u64::try_from(read).unwrap_or(u64::MAX);
+        passed.add(read);
     }
 }
 

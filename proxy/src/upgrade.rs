@@ -1,7 +1,8 @@
 //! Switching to another protocol on a connection (RFC 9110 section 7.8), such as WebSocket.
 //!
 //! A client asks for it over HTTP/1.1 with `Connection: upgrade` and `Upgrade`, and over HTTP/2 with
-//! an extended CONNECT (RFC 8441), which is decided and forwarded as the first.
+//! an extended CONNECT (RFC 8441), which is decided and forwarded as the first. A CONNECT without a
+//! protocol (RFC 9110 section 9.3.6) asks for a tunnel to a server that speaks none of HTTP.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::rand;
@@ -17,7 +18,8 @@ use http_body::Body;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
-use crate::upstream::UpstreamError;
+use crate::body::Source;
+use crate::upstream::{Stream, UpstreamError};
 
 /// HTTP/2 without TLS. It is no protocol to switch to behind TLS, where ALPN offers HTTP/2.
 const H2C: &str = "h2c";
@@ -27,8 +29,8 @@ const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A client's wish to switch to another protocol.
 pub(crate) struct Upgrade {
-    /// One or several, as in the header.
-    protocols: HeaderValue,
+    /// One or several, as in the header. None for CONNECT.
+    protocols: Option<HeaderValue>,
     /// The client's connection or stream, once a response has been sent that accepts it.
     downstream: OnUpgrade,
     asked: Asked,
@@ -37,6 +39,7 @@ pub(crate) struct Upgrade {
 /// How the client has asked.
 enum Asked {
     Header,
+    Connect,
     ExtendedConnect {
         /// What the upstream has to answer to the key that the client did not send.
         accept: Option<HeaderValue>,
@@ -46,7 +49,15 @@ enum Asked {
 /// Both ends of a tunnel, once they are there.
 pub(crate) struct Ends {
     pub(crate) downstream: OnUpgrade,
-    pub(crate) upstream: OnUpgrade,
+    pub(crate) upstream: UpstreamEnd,
+}
+
+/// The end of a tunnel at the upstream.
+pub(crate) enum UpstreamEnd {
+    /// Once it has switched.
+    Switched(OnUpgrade),
+    /// It is connected to for this tunnel.
+    Dialled(Stream),
 }
 
 impl Upgrade {
@@ -59,8 +70,15 @@ impl Upgrade {
         if let Some(protocol) = head.extensions.remove::<Protocol>() {
             return Self::of_connect(head, protocol.as_str(), downstream);
         }
-        if head.version != Version::HTTP_11 || !body.is_end_stream() {
+        if head.version == Version::HTTP_10 || !body.is_end_stream() {
             return None;
+        }
+        if head.method == Method::CONNECT {
+            return Some(Self {
+                protocols: None,
+                downstream,
+                asked: Asked::Connect,
+            });
         }
         if !tokens(&head.headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade")) {
             return None;
@@ -70,7 +88,7 @@ impl Upgrade {
             .collect();
         let protocols = HeaderValue::from_str(&protocols.join(", ")).ok()?;
         (!protocols.is_empty()).then_some(Self {
-            protocols,
+            protocols: Some(protocols),
             downstream,
             asked: Asked::Header,
         })
@@ -86,7 +104,7 @@ impl Upgrade {
         }
         head.method = Method::GET;
         Some(Self {
-            protocols,
+            protocols: Some(protocols),
             downstream,
             asked: Asked::ExtendedConnect { accept },
         })
@@ -94,7 +112,9 @@ impl Upgrade {
 
     /// Writes the wish into a normalized head.
     pub(crate) fn put(&self, head: &mut Parts) {
-        put(&mut head.headers, self.protocols.clone());
+        if let Some(protocols) = &self.protocols {
+            put(&mut head.headers, protocols.clone());
+        }
     }
 
     /// Makes the response one to what the client has sent: an extended CONNECT is accepted with 200.
@@ -120,8 +140,13 @@ impl Upgrade {
     }
 
     /// Both ends, if the response accepts it.
-    pub(crate) fn accepted<B>(self, response: &mut Response<B>) -> Option<Ends> {
-        let upstream = response.extensions_mut().remove::<OnUpgrade>()?;
+    pub(crate) fn accepted(self, response: &mut Response<Source>) -> Option<Ends> {
+        let upstream = match self.asked {
+            Asked::Connect => UpstreamEnd::Dialled(response.body_mut().take_tunnel()?),
+            Asked::Header | Asked::ExtendedConnect { .. } => {
+                UpstreamEnd::Switched(response.extensions_mut().remove::<OnUpgrade>()?)
+            }
+        };
         Some(Ends {
             downstream: self.downstream,
             upstream,

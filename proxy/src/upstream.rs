@@ -3,6 +3,7 @@
 mod address;
 pub mod http1;
 pub mod http2;
+pub mod tcp;
 
 use std::sync::Arc;
 
@@ -21,8 +22,10 @@ use crate::request_body::RequestBody;
 use crate::trace::CallTrace;
 use crate::upgrade;
 pub use address::Address;
+pub(crate) use address::Stream;
 use http1::Http1Upstream;
 use http2::Http2Upstream;
+use tcp::TcpUpstream;
 
 /// A request handler in this process, such as a component.
 pub type UpstreamService =
@@ -42,6 +45,8 @@ pub enum Upstream {
     Http1(Http1Upstream),
     /// An HTTP/2 server, over plaintext.
     Http2(Http2Upstream),
+    /// A server that is sent bytes as they are: a TCP listener's, or of a route for `CONNECT`.
+    Tcp(TcpUpstream),
 }
 
 /// Where an upstream is, as logs, metrics and traces tell it.
@@ -96,6 +101,7 @@ impl Upstream {
             },
             Self::Http1(upstream) => Self::Http1(upstream.for_worker()),
             Self::Http2(upstream) => Self::Http2(upstream.for_worker()),
+            Self::Tcp(upstream) => Self::Tcp(upstream.clone()),
         }
     }
 
@@ -122,12 +128,21 @@ impl Upstream {
             },
             Self::Http1(upstream) => server(upstream.address(), HttpVersion::Http11),
             Self::Http2(upstream) => server(upstream.address(), HttpVersion::Http2),
+            Self::Tcp(upstream) => Destination {
+                version: None,
+                ..server(upstream.address(), HttpVersion::Http11)
+            },
         }
     }
 
-    /// Whether it can be asked to switch to another protocol.
+    /// Whether it can be asked to switch to another protocol, or speaks none.
     pub(crate) fn can_upgrade(&self) -> bool {
-        matches!(self, Self::Http1(_))
+        matches!(self, Self::Http1(_) | Self::Tcp(_))
+    }
+
+    /// Whether it is sent bytes, and no requests.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
     }
 
     /// Forwards what the policy permitted, and nothing else can be: this uses the permit up.
@@ -157,6 +172,10 @@ impl Upstream {
                 let response = upstream.send(request).await?;
                 response.map(|body| Source::Http2 { body })
             }
+            // It takes `CONNECT`, of which nothing is forwarded (RFC 9110 section 9.3.6).
+            Self::Tcp(upstream) => Response::new(Source::Tunnel {
+                stream: Some(upstream.connect().await?),
+            }),
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = switched.then(|| upgrade::accepted(asked.as_ref(), response.headers()));

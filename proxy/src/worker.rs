@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sidegate_identity::clock::Clock;
 use sidegate_identity::svid::Identities;
-use sidegate_identity::tls::ServerTls;
+use sidegate_identity::tls::TlsServer;
 use sidegate_policy::Evaluator;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::{ListenerMetrics, RouteMetrics};
 use crate::path::PathRules;
+use crate::protocol::Protocol;
 use crate::recheck;
 use crate::route::Route;
 use crate::serving::{Changes, Serving};
@@ -53,7 +54,8 @@ pub(crate) struct Worker {
 pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
-    pub(crate) tls: ServerTls,
+    pub(crate) tls: TlsServer,
+    pub(crate) protocol: Protocol,
     pub(crate) routes: Vec<Route>,
     pub(crate) timeouts: Timeouts,
     pub(crate) body_limits: BodyLimits,

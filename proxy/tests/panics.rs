@@ -29,7 +29,7 @@ use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::entry::{Entry, EntryRequest};
 use sidegate_identity::svid::{Identities, Issued, X509Svid};
-use sidegate_identity::tls::{Presented, ServerTls, TlsMode};
+use sidegate_identity::tls::{Presented, ServerTls, TlsMode, TlsServer};
 use sidegate_identity::{SpiffeId, TrustDomain};
 use sidegate_policy::{Evaluator, Policy, PolicyMetrics, PolicyOptions, PolicySources};
 use sidegate_proxy::access_log::{AccessLog, AccessLogWriter};
@@ -37,7 +37,8 @@ use sidegate_proxy::trace::Tracer;
 use sidegate_proxy::upstream::{ServiceFailure, Upstream, UpstreamService};
 use sidegate_proxy::{
     BodyLimits, BoundListener, BoxBody, BoxError, Forwarding, Limits, LineFormat, ListenerConfig,
-    NextListener, PathRules, Proxy, ProxyConfig, ProxyMetrics, RequestBody, Route, Timeouts,
+    NextListener, PathRules, Protocol, Proxy, ProxyConfig, ProxyMetrics, RequestBody, Route,
+    Timeouts,
 };
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -194,7 +195,8 @@ impl Stage {
         };
         let config = ListenerConfig {
             name: "main".to_owned(),
-            tls,
+            tls: TlsServer::new(tls),
+            protocol: Protocol::default(),
             routes: vec![Route::any(upstream, PATIENCE)],
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),

@@ -2,7 +2,7 @@
 
 mod bundles;
 mod envoy;
-mod foreign;
+pub(crate) mod foreign;
 mod go;
 mod kept;
 mod peers;

@@ -25,6 +25,7 @@ mod forwarding;
 mod generations;
 mod go_spiffe;
 mod hostile;
+mod inbound;
 mod jwt;
 mod lifecycle;
 mod metrics;

@@ -185,11 +185,26 @@ async fn every_metric_is_documented_and_every_documented_metric_is_exposed() {
     write(folder.path(), "bundle/connect.rego", CONNECT);
     write(folder.path(), "candidate/policy.rego", POLICY);
     let upstream = Upstream::start().await;
+    let tcp = format!(
+        "[[listener]]\nname = \"tcp\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+         upstream = \"{}\"\n[[identity.entry]]\nspiffe_id = \"spiffe://sidegate.local/tcp\"\n\
+         selectors = [\"listener:name:tcp\"]\ndns_names = [\"localhost\"]\n",
+        upstream.url.replace("http://", "tcp://")
+    );
     let mut configuration = Configuration::new()
         .listener(&routes(&upstream.url))
-        .rest(EVERYTHING);
+        .rest(&format!("{EVERYTHING}{tcp}"));
     configuration.entries.push_str(ENTRY);
-    let (sidegate, client) = configuration.start(folder.path());
+    let sidegate = Sidegate::run(&configuration.write(folder.path()));
+    let [http, tcp] = sidegate.ready.listeners.as_slice() else {
+        panic!("two listeners");
+    };
+    let file = |name: &str| folder.path().join("demo").join(name);
+    let [bundle, svid, key] = ["bundle.pem", "svid.pem", "key.pem"].map(file);
+    let client = Client::new(&http.address, &bundle, &svid, &key);
+    let asked = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = client.clone().at(&tcp.address).exchange(asked).await;
+    assert!(answer.contains("x-upstream: yes"), "{answer}");
     // What is counted by who asked is there only once somebody has.
     ask(&client).await;
     let mut svid = Sidegate::command("svid");

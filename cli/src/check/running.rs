@@ -1,5 +1,6 @@
 //! A running instance, by what it tells and what can be seen of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use sidegate_identity::TrustDomain;
@@ -279,7 +280,24 @@ fn listeners(status: &Status) -> Vec<Check> {
         )
         .hint("make the entry again, or restart with another that matches")
     });
-    rows.collect()
+    let tcp = status.listeners.iter().map(|facts| &facts.listener);
+    let tcp = tcp.filter(|listener| listener.is_tcp);
+    // A listener is there once for each of its identities.
+    let tcp: BTreeSet<&str> = tcp.map(|listener| listener.name.as_str()).collect();
+    let tcp = tcp.into_iter();
+    let tcp = tcp.map(|listener| tcp_policy(listener, status.policy.connect));
+    rows.chain(tcp).collect()
+}
+
+/// Whether anybody can get a connection to a TCP listener.
+pub(crate) fn tcp_policy(listener: &str, decides: bool) -> Check {
+    let row = Check::ok("tcp-policy", "policy decides on connections", listener);
+    match decides {
+        true => row,
+        false => row
+            .warning("SG0386", "no connection to it is allowed")
+            .hint("add a rule `allow` to the package `sidegate.connect` of the policy"),
+    }
 }
 
 fn components(status: &Status) -> Vec<Check> {

@@ -12,8 +12,8 @@ use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Forwarding, Identity,
-    IdentitySource, Limits, Listen, Listener, Log, Notify, PathRules, Policy, Proxy, SvidFile,
-    Target, Timeouts, TlsMode, WorkloadApi,
+    IdentitySource, Limits, Listen, Listener, Log, Notify, PathRules, Policy, Protocol, Proxy,
+    SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor, component_digest};
@@ -130,6 +130,8 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             routes: Vec::new(),
             spiffe_id: None,
             tls: TlsMode::Mutual,
+            protocol: Protocol::Auto,
+            sni: Vec::new(),
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),
             limits: Limits::default(),

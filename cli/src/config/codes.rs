@@ -60,6 +60,10 @@ pub(crate) const BAD_LOG_LEVEL: &str = "SG0037";
 pub(crate) const BAD_ROUTE: &str = "SG0061";
 /// What clients send is to be forwarded, and there is nobody whom it would be believed from.
 pub(crate) const NO_TRUSTED_HOP: &str = "SG0062";
+/// The server names of a `[[listener.sni]]`: none, one twice, or one that no client can ask for.
+pub(crate) const SERVER_NAMES: &str = "SG0063";
+/// A listener's protocol, a route's methods and what is behind them do not fit together.
+pub(crate) const PROTOCOL: &str = "SG0064";
 /// A key that has no effect beside another.
 pub(crate) const NO_EFFECT: &str = "SG0039";
 /// A name that systemd gives no socket.

@@ -171,9 +171,16 @@ fn identities(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     let Some(known) = complete(lowering, &Key::of("identity").child("entry"), known) else {
         return;
     };
-    let listeners = raw.listener.iter().enumerate().map(|(index, raw)| {
-        let key = Key::listener(index).child("spiffe_id");
-        (raw.0.spiffe_id.as_deref(), key)
+    let listeners = raw.listener.iter().enumerate().flat_map(|(index, raw)| {
+        let key = Key::listener(index);
+        let by_name = raw.0.sni.iter().enumerate().map({
+            let key = key.child("sni");
+            move |(index, raw)| {
+                let key = key.item(index).child("spiffe_id");
+                (raw.0.spiffe_id.as_deref(), key)
+            }
+        });
+        by_name.chain([(raw.0.spiffe_id.as_deref(), key.child("spiffe_id"))])
     });
     let files = raw.svid_file.iter().enumerate().map(|(index, raw)| {
         let key = Key::svid_file(index).child("spiffe_id");

@@ -5,6 +5,7 @@ mod decision_log;
 mod heads;
 mod limits;
 mod log;
+mod protocol;
 mod routes;
 mod shadow;
 
@@ -286,7 +287,9 @@ impl Lowering<'_> {
         })
     }
 
-    fn listener(&mut self, at: &Key, raw: RawListener) -> Option<Listener> {
+    fn listener(&mut self, at: &Key, mut raw: RawListener) -> Option<Listener> {
+        let protocol = self.protocol(at, &raw);
+        let sni = self.sni(at, std::mem::take(&mut raw.sni));
         let name = self.required(raw.name, at.child("name"), values::name);
         let listen = self.required(raw.listen, at.child("listen"), values::listen);
         let paths = self.paths(&at.child("path"), raw.path.unwrap_or_default().0);
@@ -295,6 +298,7 @@ impl Lowering<'_> {
         let target = self.target(at, raw.component, raw.upstream, is_optional);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
         let tls = self.optional(raw.tls, at.child("tls"), values::tls_mode);
+        self.behind_protocol(at, protocol, target.as_ref().and_then(Option::as_ref));
         let timeouts = self.timeouts(&at.child("timeouts"), raw.timeouts.unwrap_or_default().0);
         let body_limits = self.body_limits(
             &at.child("request_body"),
@@ -317,6 +321,8 @@ impl Lowering<'_> {
             routes,
             spiffe_id,
             tls: tls.unwrap_or_default(),
+            protocol: protocol.unwrap_or_default(),
+            sni,
             timeouts,
             body_limits,
             limits,

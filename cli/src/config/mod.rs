@@ -33,8 +33,8 @@ pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
     DecisionLogOutput, Embedded, Entry, Forwarding, Identity, IdentitySource, Limits, Listen,
-    Listener, Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow, Proxy,
-    Receiver, SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
+    Listener, Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow, Protocol,
+    Proxy, Receiver, SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
 };
 
 pub(crate) use upstream::{UpstreamServer, upstream_server};

@@ -18,8 +18,8 @@ use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
 pub(crate) use sidegate_proxy::{
-    BodyLimits, Forwarding, Http2Limits, Limits, LineFormat, PathRules, RequestRate, RouteMatch,
-    Timeouts,
+    BodyLimits, Forwarding, Http2Limits, Limits, LineFormat, PathRules, Protocol, RequestRate,
+    RouteMatch, Timeouts,
 };
 use spiffe::{SpiffeId, TrustDomain};
 
@@ -211,6 +211,10 @@ pub(crate) struct Listener {
     /// Which of several identities of the target the listener presents.
     pub(crate) spiffe_id: Option<SpiffeId>,
     pub(crate) tls: TlsMode,
+    /// With TCP, the target is such a server, and there are no routes.
+    pub(crate) protocol: Protocol,
+    /// In file order; no server name is there twice.
+    pub(crate) sni: Vec<Sni>,
     pub(crate) timeouts: Timeouts,
     /// `[listener.request_body]`.
     pub(crate) body_limits: BodyLimits,
@@ -233,6 +237,14 @@ pub(crate) enum Listen {
     Address(SocketAddr),
     /// systemd passes one under this name.
     Systemd(String),
+}
+
+/// `[[listener.sni]]`: the identity of those who ask for some server names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sni {
+    /// In lower case: `a.example`, or `*.a.example` for all below it. One at least.
+    pub(crate) server_names: Vec<String>,
+    pub(crate) spiffe_id: SpiffeId,
 }
 
 /// `[[listener.route]]`: where some of a listener's requests go.

@@ -141,6 +141,9 @@ pub(super) struct RawListener {
     pub(super) upstream: Option<String>,
     pub(super) spiffe_id: Option<String>,
     pub(super) tls: Option<String>,
+    pub(super) protocol: Option<String>,
+    #[serde(default)]
+    pub(super) sni: Vec<Table<RawSni>>,
     pub(super) timeouts: Option<Table<RawTimeouts>>,
     pub(super) request_body: Option<Table<RawRequestBody>>,
     pub(super) limits: Option<Table<RawLimits>>,
@@ -152,6 +155,14 @@ pub(super) struct RawListener {
     pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
     #[serde(default)]
     pub(super) route: Vec<Table<RawRoute>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSni {
+    #[serde(default)]
+    pub(super) server_names: Vec<String>,
+    pub(super) spiffe_id: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

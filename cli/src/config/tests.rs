@@ -195,6 +195,8 @@ fn what_is_left_out_has_the_documented_default() {
             routes: Vec::new(),
             spiffe_id: None,
             tls: TlsMode::Mutual,
+            protocol: Protocol::Auto,
+            sni: Vec::new(),
             timeouts: Timeouts {
                 header_read: Duration::from_secs(10),
                 idle: Duration::from_secs(60),
@@ -390,6 +392,8 @@ fn what_is_written_is_what_is_used() {
             }],
             spiffe_id: Some(id.clone()),
             tls: TlsMode::Mutual,
+            protocol: Protocol::Auto,
+            sni: Vec::new(),
             timeouts: Timeouts {
                 header_read: Duration::from_secs(1),
                 idle: Duration::from_secs(2),

@@ -1,5 +1,5 @@
-//! Servers behind listeners, as URLs: `http://` for HTTP/1.1, `h2c://` for HTTP/2 without TLS, and
-//! both over a Unix socket.
+//! Servers behind listeners, as URLs: `http://` for HTTP/1.1, `h2c://` for HTTP/2 without TLS,
+//! `tcp://` for bytes as they are, and all of them over a Unix socket.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use sidegate_proxy::upstream::http1::Http1Upstream;
 use sidegate_proxy::upstream::http2::Http2Upstream;
+use sidegate_proxy::upstream::tcp::TcpUpstream;
 use sidegate_proxy::upstream::{Address, Upstream};
 
 use super::codes;
@@ -25,15 +26,22 @@ pub(crate) struct UpstreamServer {
 enum Protocol {
     Http1,
     Http2,
+    Tcp,
 }
 
 impl UpstreamServer {
+    /// Whether it is sent bytes, and no requests.
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.protocol == Protocol::Tcp
+    }
+
     /// The data plane's end of it. Nothing is connected yet.
     pub(crate) fn upstream(&self, connect_timeout: Duration) -> Upstream {
         let address = self.address.clone();
         match self.protocol {
             Protocol::Http1 => Upstream::Http1(Http1Upstream::new(address, connect_timeout)),
             Protocol::Http2 => Upstream::Http2(Http2Upstream::new(address, connect_timeout)),
+            Protocol::Tcp => Upstream::Tcp(TcpUpstream::new(address, connect_timeout)),
         }
     }
 }
@@ -43,8 +51,10 @@ impl fmt::Display for UpstreamServer {
         let scheme = match (self.protocol, &self.address) {
             (Protocol::Http1, Address::Tcp(_)) => "http",
             (Protocol::Http2, Address::Tcp(_)) => "h2c",
+            (Protocol::Tcp, Address::Tcp(_)) => "tcp",
             (Protocol::Http1, Address::Unix(_)) => "unix",
             (Protocol::Http2, Address::Unix(_)) => "unix+h2c",
+            (Protocol::Tcp, Address::Unix(_)) => "unix+tcp",
         };
         write!(formatter, "{scheme}://{}", self.address)
     }
@@ -52,7 +62,11 @@ impl fmt::Display for UpstreamServer {
 
 /// An upstream on the command line, by the same rule as in a file.
 pub(crate) fn upstream_server(text: &str) -> Result<UpstreamServer, String> {
-    upstream(text).map_err(Problem::in_a_line)
+    let server = upstream(text).map_err(Problem::in_a_line)?;
+    match server.is_tcp() {
+        true => Err("takes no requests, and there is a listener for HTTP only here".to_owned()),
+        false => Ok(server),
+    }
 }
 
 pub(super) fn upstream(text: &str) -> Result<UpstreamServer, Problem> {
@@ -62,8 +76,11 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamServer, Problem> {
         "h2c" => (Protocol::Http2, tcp(rest)?),
         "unix" => (Protocol::Http1, unix(rest)?),
         "unix+h2c" => (Protocol::Http2, unix(rest)?),
+        "tcp" => (Protocol::Tcp, tcp(rest)?),
+        "unix+tcp" => (Protocol::Tcp, unix(rest)?),
         _ => {
-            let schemes = "must begin with `http://`, `h2c://`, `unix://` or `unix+h2c://`";
+            let schemes = "must begin with `http://`, `h2c://`, `tcp://`, `unix://`, \
+                           `unix+h2c://` or `unix+tcp://`";
             return Err(refused(schemes));
         }
     };

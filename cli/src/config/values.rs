@@ -21,7 +21,7 @@ use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
     AccessLogKind, Credentials, DecisionLogKind, Identity, IdentitySource, LineFormat, Listen,
-    LogFormat, Sample, TlsMode, WorkloadApi,
+    LogFormat, Protocol, Sample, TlsMode, WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -308,6 +308,32 @@ pub(super) fn tls_mode(text: &str) -> Result<TlsMode, Problem> {
             ("server-only", TlsMode::ServerOnly),
         ],
     )
+}
+
+pub(super) fn protocol(text: &str) -> Result<Protocol, Problem> {
+    one_of(
+        text,
+        &[
+            ("auto", Protocol::Auto),
+            ("http1", Protocol::Http1),
+            ("http2", Protocol::Http2),
+            ("tcp", Protocol::Tcp),
+        ],
+    )
+}
+
+/// A name that clients ask for, or a wildcard for those below one, in lower case.
+pub(super) fn server_name(text: &str) -> Result<String, Problem> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    if is_host_name(name) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    let problem = Problem::new(
+        codes::SERVER_NAMES,
+        "is not a server name",
+        "no client asks for it",
+    );
+    Err(problem.help("write it like \"a.example.org\", or \"*.example.org\" for all below it"))
 }
 
 pub(super) fn line_format(text: &str) -> Result<LineFormat, Problem> {

@@ -25,9 +25,11 @@ use super::{
     health, identity, listeners, refused,
 };
 use crate::admin::{AdminClient, SOCKET, Status};
-use crate::check::{Category, Check, authority, counted, file_descriptors, kept_authority};
+use crate::check::{
+    Category, Check, authority, counted, file_descriptors, kept_authority, tcp_policy,
+};
 use crate::config::{
-    AccessLogOutput, Config, ConfigSource, Identity, Key, Listen, Listener, Target,
+    AccessLogOutput, Config, ConfigSource, Identity, Key, Listen, Listener, Protocol, Target,
 };
 use crate::failure::Failure;
 
@@ -219,7 +221,13 @@ impl Examination<'_> {
             Ok(policy) => status::policy(status::policy_origin(self.config), policy).summary(),
             Err(_) => status::policy_origin(self.config).unwrap_or_default(),
         };
+        let decides = policy.as_ref().ok().map(|policy| policy.status().connect);
         let mut rows = Check::ok("policy", "policy can decide", detail).unless(policy);
+        let tcp = self.config.listeners.iter();
+        let tcp = tcp.filter(|listener| listener.protocol == Protocol::Tcp);
+        // Without a policy, that is what has to be mended first.
+        let tcp = tcp.filter_map(|listener| Some(tcp_policy(&listener.name, decides?)));
+        rows.extend(tcp);
         if let Some(shadow) = &self.config.policy.shadow {
             let candidate = load_candidate(self.config, Some(self.source));
             let detail = match &candidate {
@@ -272,15 +280,22 @@ impl Examination<'_> {
             let (Some(entries), Some(selectors)) = (entries, selectors(listener, loaded)) else {
                 continue;
             };
-            let all = entries.all().iter().map(|known| &known.entry);
-            let entry = listeners::identity(listener, &selectors, all).map_err(|error| {
-                let key = Key::listener(index).child("name");
-                refused(Some(self.source), &key, error.code(), &error)
+            let key = Key::listener(index);
+            let named = listener.sni.iter().enumerate().map(|(place, sni)| {
+                let key = key.child("sni").item(place).child("spiffe_id");
+                (Some(&sni.spiffe_id), key)
             });
-            let id = entry.as_ref().map(|entry| entry.spiffe_id().to_string());
-            let detail = format!("{name}, {}", id.unwrap_or_default());
-            let row = Check::ok("listener-identity", "listener has an identity", detail);
-            rows.extend(row.unless(entry));
+            let own = [(listener.spiffe_id.as_ref(), key.child("name"))];
+            for (wanted, key) in own.into_iter().chain(named) {
+                let all = entries.all().iter().map(|known| &known.entry);
+                let entry = listeners::identity(listener, wanted, &selectors, all);
+                let entry =
+                    entry.map_err(|error| refused(Some(self.source), &key, error.code(), &error));
+                let id = entry.as_ref().map(|entry| entry.spiffe_id().to_string());
+                let detail = format!("{name}, {}", id.unwrap_or_default());
+                let row = Check::ok("listener-identity", "listener has an identity", detail);
+                rows.extend(row.unless(entry));
+            }
         }
         rows
     }

@@ -59,8 +59,8 @@ pub(super) struct Health {
     draining: OnceLock<&'static str>,
 }
 
-/// Listeners, each with what tells whether it has an identity to show.
-type Served = Arc<[(ListenerStatus, ServerTls)]>;
+/// Listeners, once for each identity that they show, with what tells whether it is there.
+type Served = Arc<[(ListenerStatus, Arc<ServerTls>)]>;
 
 /// Who may ask, where that is not everybody: the host shows its own identity.
 pub(super) struct Gate {
@@ -103,7 +103,10 @@ impl Health {
     }
 
     /// These are the listeners from now on.
-    pub(super) fn serve(&self, listeners: impl IntoIterator<Item = (ListenerStatus, ServerTls)>) {
+    pub(super) fn serve(
+        &self,
+        listeners: impl IntoIterator<Item = (ListenerStatus, Arc<ServerTls>)>,
+    ) {
         let listeners = listeners.into_iter().collect();
         *self
             .listeners

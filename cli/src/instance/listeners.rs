@@ -8,9 +8,9 @@ use sidegate_identity::attestation::listener_selectors;
 use sidegate_identity::entry::Entry;
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::Identities;
-use sidegate_identity::tls::{Presented, ServerTls};
+use sidegate_identity::tls::{Presented, ServerTls, TlsServer};
 use sidegate_proxy::upstream::Upstream;
-use sidegate_proxy::{BoundListener, ListenerConfig, NextListener, Route};
+use sidegate_proxy::{BoundListener, ListenerConfig, NextListener, Protocol, Route};
 use tokio::sync::watch;
 
 use super::ListenerStatus;
@@ -34,10 +34,11 @@ pub(super) struct Parts<'a> {
 #[derive(Clone)]
 pub(super) struct Served {
     pub(super) status: ListenerStatus,
-    pub(super) tls: ServerTls,
+    pub(super) tls: TlsServer,
     /// As it is configured.
     written: Listener,
-    presented: Presented,
+    /// Its own identity, and those of server names.
+    presented: Vec<Presented>,
     /// Those that requests go to.
     components: Vec<Arc<Loaded>>,
 }
@@ -70,12 +71,16 @@ pub(super) fn make(
             super::refused(source, &Key::listener(index).child(key), code, error)
         };
         let selectors = selectors(written, parts.components)?;
-        let entry = identity(written, &selectors, entries.iter())
-            .map_err(|error| refused("name", error.code(), &error))?;
-        let presented = Presented {
-            spiffe_id: entry.spiffe_id().clone(),
-            selectors: selectors.into(),
-        };
+        let presented = presented(written, &selectors, entries).map_err(|(place, error)| {
+            let key = match place {
+                None => Key::listener(index).child("name"),
+                Some(place) => {
+                    let sni = Key::listener(index).child("sni").item(place);
+                    sni.child("spiffe_id")
+                }
+            };
+            super::refused(source, &key, error.code(), &error)
+        })?;
         let components = written.components();
         let components = components.map(|name| component(name, parts.components).map(Arc::clone));
         let components: Vec<_> = components.collect::<Result<_, _>>()?;
@@ -86,17 +91,11 @@ pub(super) fn make(
             made.served.push(same.clone());
             continue;
         }
-        let identities = parts.identities.clone();
-        let tls = ServerTls::for_prepared(
-            presented.clone(),
-            identities,
-            written.tls,
-            &["h2", "http/1.1"],
-        )
-        .map_err(|error| Failure::new("SG0042", &error))?;
+        let tls = tls(written, &presented, parts.identities)?;
         let config = ListenerConfig {
             name: written.name.clone(),
             tls: tls.clone(),
+            protocol: written.protocol,
             routes: routes(written, parts.components)?,
             timeouts: written.timeouts,
             body_limits: written.body_limits,
@@ -128,7 +127,8 @@ pub(super) fn make(
         let status = ListenerStatus {
             name: written.name.clone(),
             address,
-            spiffe_id: presented.spiffe_id.to_string(),
+            spiffe_id: tls.own().spiffe_id().to_string(),
+            is_tcp: written.protocol == Protocol::Tcp,
         };
         made.served.push(Served {
             status,
@@ -152,11 +152,10 @@ pub(super) fn warn_unused(inherited: &Inherited, served: &[Served]) {
 
 impl Served {
     /// Whether it is what it should be.
-    fn is(&self, written: &Listener, presented: &Presented, components: &[Arc<Loaded>]) -> bool {
+    fn is(&self, written: &Listener, presented: &[Presented], components: &[Arc<Loaded>]) -> bool {
         let are_same = self.components.iter().zip(components);
         self.written == *written
-            && self.presented.spiffe_id == presented.spiffe_id
-            && self.presented.selectors == presented.selectors
+            && self.presented == presented
             && self.components.len() == components.len()
             && are_same
                 .into_iter()
@@ -168,6 +167,18 @@ impl Served {
         self.is(&other.written, &other.presented, &other.components)
     }
 
+    /// What to tell of it, once for each of its identities, its own first.
+    pub(super) fn shown(&self) -> Vec<(ListenerStatus, Arc<ServerTls>)> {
+        let shown = self.tls.all().map(|tls| {
+            let status = ListenerStatus {
+                spiffe_id: tls.spiffe_id().to_string(),
+                ..self.status.clone()
+            };
+            (status, Arc::clone(tls))
+        });
+        shown.collect()
+    }
+
     /// Whether its sockets are those of a listener that is configured so.
     fn listens_for(&self, written: &Listener) -> bool {
         let is_anybodys = match &written.listen {
@@ -177,6 +188,55 @@ impl Served {
         };
         self.written.listen == written.listen && (is_anybodys || self.written.name == written.name)
     }
+}
+
+/// The names of those that take TCP.
+pub(super) fn tcp(served: &[Served]) -> Vec<String> {
+    let tcp = served.iter().filter(|it| it.status.is_tcp);
+    tcp.map(|it| it.status.name.clone()).collect()
+}
+
+/// The identities that a listener shows: its own, then those of server names. With an error there is
+/// the place of the server names that have none.
+fn presented(
+    listener: &Listener,
+    selectors: &[Selector],
+    entries: &[Arc<Entry>],
+) -> Result<Vec<Presented>, (Option<usize>, NoIdentity)> {
+    let named = listener.sni.iter().enumerate();
+    let named = named.map(|(place, sni)| (Some(place), Some(&sni.spiffe_id)));
+    let all = [(None, listener.spiffe_id.as_ref())]
+        .into_iter()
+        .chain(named);
+    all.map(|(place, wanted)| {
+        let entry = identity(listener, wanted, selectors, entries.iter());
+        let entry = entry.map_err(|error| (place, error))?;
+        Ok(Presented {
+            spiffe_id: entry.spiffe_id().clone(),
+            selectors: selectors.into(),
+        })
+    })
+    .collect()
+}
+
+/// A listener's side of TLS, with each of its identities.
+fn tls(
+    listener: &Listener,
+    presented: &[Presented],
+    identities: &watch::Receiver<Arc<Identities>>,
+) -> Result<TlsServer, Failure> {
+    let server = |presented: &Presented| {
+        let alpn = listener.protocol.alpn();
+        ServerTls::for_prepared(presented.clone(), identities.clone(), listener.tls, alpn)
+            .map_err(|error| Failure::new("SG0042", &error))
+    };
+    let missing = || Failure::message("SG0042", "a listener has no identity".to_owned());
+    let (own, named) = presented.split_first().ok_or_else(missing)?;
+    let mut tls = TlsServer::new(server(own)?);
+    for (sni, presented) in listener.sni.iter().zip(named) {
+        tls = tls.with_names(sni.server_names.iter().cloned(), server(presented)?);
+    }
+    Ok(tls)
 }
 
 /// Why a listener has no identity.
@@ -246,10 +306,11 @@ fn component<'a>(name: &str, components: &'a Components) -> Result<&'a Arc<Loade
     components.get(name).ok_or_else(missing)
 }
 
-/// The identity that the entries give what stands behind a listener: the one asked for, or else the
+/// The identity that the entries give what stands behind a listener: the one wanted, or else the
 /// first.
 pub(super) fn identity<'a>(
     listener: &Listener,
+    wanted: Option<&SpiffeId>,
     selectors: &[Selector],
     entries: impl Iterator<Item = &'a Arc<Entry>>,
 ) -> Result<Arc<Entry>, NoIdentity> {
@@ -257,7 +318,7 @@ pub(super) fn identity<'a>(
     let selector = selector.unwrap_or_default();
     let listener_name = listener.name.clone();
     let mut entitled = entries.filter(|entry| entry.matches(selectors));
-    match &listener.spiffe_id {
+    match wanted {
         Some(wanted) => entitled
             .find(|entry| entry.spiffe_id() == wanted)
             .map(Arc::clone)

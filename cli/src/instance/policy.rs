@@ -101,6 +101,8 @@ struct State {
     denials: Denials,
     /// Of the decision log.
     losses: Losses,
+    /// Listeners of which nobody gets a connection where the policy does not decide on them.
+    tcp_listeners: Vec<String>,
 }
 
 /// Why the policy does not change.
@@ -158,12 +160,22 @@ impl PolicyManager {
             refused: None,
             denials: Denials::default(),
             losses: Losses::default(),
+            tcp_listeners: Vec::new(),
         };
         Self {
             parts,
             swap,
             changing: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
+        }
+    }
+
+    /// Knows which listeners take TCP from now on.
+    pub(super) fn serves_tcp(&self, listeners: Vec<String>) {
+        let mut state = self.state();
+        if state.tcp_listeners != listeners {
+            warn_of_tcp(&state.current.policy, &listeners);
+            state.tcp_listeners = listeners;
         }
     }
 
@@ -379,6 +391,8 @@ impl PolicyManager {
         note: impl FnOnce(&mut State),
     ) {
         let number = generation.policy.generation();
+        let tcp_listeners = self.state().tcp_listeners.clone();
+        warn_of_tcp(&generation.policy, &tcp_listeners);
         // Decisions from here on are after the change.
         let decisions = self.parts.evaluators.decisions.ingress_decisions().into();
         let retired = self.swap.swap(prepared).await;
@@ -474,6 +488,21 @@ impl PolicyManager {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that nobody gets a connection where the policy says nothing about them.
+fn warn_of_tcp(policy: &Policy, listeners: &[String]) {
+    if policy.status().connect {
+        return;
+    }
+    for listener in listeners {
+        warn!(
+            code = "SG0386",
+            listener,
+            generation = policy.generation(),
+            "no connection is allowed: the policy has no rule sidegate.connect.allow",
+        );
     }
 }
 

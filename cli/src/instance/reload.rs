@@ -32,7 +32,7 @@ use super::access_output::{AccessOutputHandle, Opened};
 use super::components::{self, Components};
 use super::health::Health;
 use super::listeners::{self, Served};
-use super::policy::Files;
+use super::policy::{Files, PolicyManager};
 use super::status::{Changing, seconds};
 use crate::admin::ReloadFacts;
 use crate::check::counted;
@@ -59,6 +59,7 @@ pub(super) struct ReloadParts {
     pub(super) source: Arc<EmbeddedSource>,
     pub(super) swap: ListenerSwap,
     pub(super) health: Arc<Health>,
+    pub(super) policy: Arc<PolicyManager>,
     pub(super) status: Arc<Mutex<Changing>>,
     pub(super) host_metrics: HostMetrics,
     pub(super) workers: NonZeroUsize,
@@ -231,8 +232,8 @@ impl Reload {
         if !is_same(&served, &running.listeners) {
             descriptors.warn();
         }
-        let shown = served.iter().map(|it| (it.status.clone(), it.tls.clone()));
-        parts.health.serve(shown);
+        parts.health.serve(served.iter().flat_map(Served::shown));
+        parts.policy.serves_tcp(listeners::tcp(&served));
         *parts.status.lock().unwrap_or_else(PoisonError::into_inner) = Changing {
             components: components::status(&components),
             descriptors,

@@ -29,7 +29,7 @@ pub struct ServerTls {
 
 /// The identity that a server shows: a SPIFFE ID, by whichever entry gives it to what has these
 /// selectors.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presented {
     /// The ID, chosen once.
     pub spiffe_id: SpiffeId,

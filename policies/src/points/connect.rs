@@ -37,6 +37,7 @@ pub(crate) const UNDEFINED: &str = "the policy's connect rule is undefined for t
 #[must_use = "a connection that may be served and is not"]
 pub struct ConnectPermit {
     generation: u64,
+    decision_id: Option<Uuid>,
 }
 
 /// A connection that must not be served, or no longer.
@@ -57,6 +58,13 @@ impl ConnectPermit {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Identifies the decision in the decision log; `None` where the policy leaves it to the
+    /// requests, which is no yes to a connection that has none.
+    #[must_use]
+    pub fn decision_id(&self) -> Option<Uuid> {
+        self.decision_id
     }
 }
 
@@ -93,7 +101,10 @@ impl Evaluator {
         let generation = self.generation();
         let started = Instant::now();
         let Some((evaluated, evaluation)) = self.connect_value(connection) else {
-            return Ok(ConnectPermit { generation });
+            return Ok(ConnectPermit {
+                generation,
+                decision_id: None,
+            });
         };
         let elapsed = started.elapsed();
         let (value, outcome) = match evaluated {
@@ -115,7 +126,10 @@ impl Evaluator {
         let denied = outcome.as_ref().err().map(|(reason, _)| reason);
         let decision_id = self.connect_decided(connection, time, answer, denied, elapsed);
         match outcome {
-            Ok(()) => Ok(ConnectPermit { generation }),
+            Ok(()) => Ok(ConnectPermit {
+                generation,
+                decision_id: Some(decision_id),
+            }),
             Err((reason, explanation)) => Err(Box::new(ConnectDenial {
                 reason,
                 explanation,

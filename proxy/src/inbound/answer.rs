@@ -3,6 +3,7 @@
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http_body::Body;
 
 use super::downstream::Downstream;
 use crate::access_log::Record;
@@ -17,6 +18,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) struct Caller {
     is_grpc: bool,
     is_head: bool,
+    is_http10: bool,
 }
 
 impl Caller {
@@ -25,6 +27,7 @@ impl Caller {
         Self {
             is_grpc: content_type.is_some_and(|value| is_grpc(value.as_bytes())),
             is_head: head.method == Method::HEAD,
+            is_http10: head.version == Version::HTTP_10,
         }
     }
 
@@ -75,12 +78,20 @@ pub(super) fn local(error: ProxyError, caller: Caller, record: &mut Record) -> R
 }
 
 /// Adds the request id, and on a connection that is to end, says so.
-pub(super) fn finish(response: &mut Response<Source>, request_id: &str, downstream: &Downstream) {
+pub(super) fn finish(
+    response: &mut Response<Source>,
+    request_id: &str,
+    downstream: &Downstream,
+    caller: Caller,
+) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     *response.version_mut() = Version::HTTP_11;
-    if downstream.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    // To a client of HTTP/1.0 what has no length ends with the connection.
+    let ends = caller.is_http10 && response.body().size_hint().exact().is_none();
+    let ends = ends || downstream.is_closing();
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

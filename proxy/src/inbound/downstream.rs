@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use http::request::Parts;
 use http::uri::Authority;
+use http::{HeaderMap, Method, Version};
 use hyper::rt::Executor;
 use sidegate_identity::tls::{PeerError, PeerIdentity, ServerTls};
 use sidegate_policy::{ConnectionFacts, ConnectionParameters, Permit};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
 use super::body::Budget;
+use super::identify::Identified;
 use crate::access_log::{Line, Record, timestamp};
 use crate::activity::Activity;
 use crate::connections::{CutBy, LiveConnection, Registered};
@@ -29,9 +29,6 @@ use crate::open_request::{Circumstances, OpenRequests, Opened};
 use crate::trust;
 use crate::tunnel::Tunnel;
 use crate::worker::{Listener, Worker};
-
-/// A connection with TLS, or without where its listener takes that.
-pub(super) type Stream = Either<TlsStream<TcpStream>, TcpStream>;
 
 /// A downstream connection.
 pub(super) struct Downstream {
@@ -50,7 +47,7 @@ pub(super) struct Downstream {
     pub(super) cancel: CancellationToken,
     /// Cancelled when the connection should end in good order.
     pub(super) ending: CancellationToken,
-    pub(super) is_http2: bool,
+    is_http2: AtomicBool,
     tunnel: Mutex<Option<Tunnel>>,
     address: Arc<str>,
     /// The peer's SPIFFE ID, or nothing.
@@ -82,10 +79,11 @@ impl Downstream {
     pub(super) fn new(
         worker: &Arc<Worker>,
         listener: &Arc<Listener>,
-        stream: &Stream,
+        identified: &Identified,
         address: SocketAddr,
     ) -> Result<Self, TurnedAway> {
-        let (tcp, tls) = match stream {
+        let own = &identified.tls;
+        let (tcp, tls) = match &identified.stream {
             Either::Left(stream) => {
                 let (tcp, tls) = stream.get_ref();
                 (tcp, Some(tls))
@@ -102,7 +100,7 @@ impl Downstream {
         let Some(caller) = listener.admission.caller(&counted) else {
             return Err(TurnedAway::TooManyConnections { peer: counted });
         };
-        let own_id = tls.map(|_| listener.tls.spiffe_id());
+        let own_id = tls.map(|_| own.spiffe_id());
         let told = match (&peer, own_id) {
             (Some(peer), Some(shown)) => Some(Peer {
                 spiffe_id: &peer.spiffe_id,
@@ -129,6 +127,7 @@ impl Downstream {
             downstream: address,
             peer: peer.as_ref().map(|peer| peer.spiffe_id.clone()),
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+            tls: Arc::clone(own),
             expires_at: peer.as_ref().map(|peer| peer.validity.not_after),
             facts,
             route_facts: listener.routes.iter().map(|_| OnceLock::new()).collect(),
@@ -148,7 +147,7 @@ impl Downstream {
             body_budget: Budget::new(listener.body_limits),
             cancel,
             ending,
-            is_http2: tls.is_some_and(|tls| tls.alpn_protocol() == Some(b"h2")),
+            is_http2: AtomicBool::new(false),
             tunnel: Mutex::default(),
             address: address.to_string().into(),
             peer_id: peer_id.unwrap_or_default().into(),
@@ -161,8 +160,26 @@ impl Downstream {
 
     /// The first route that is for a request, by its place.
     pub(super) fn route(&self, head: &Parts, authority: &Authority) -> Option<usize> {
+        let is_connect = head.method == Method::CONNECT;
         let mut routes = self.listener.routes.iter();
-        routes.position(|route| route.matches.is_for(head, authority))
+        routes.position(|route| {
+            route.upstream.is_tcp() == is_connect && route.matches.is_for(head, authority)
+        })
+    }
+
+    /// Whether a route of the listener is for `CONNECT`.
+    pub(super) fn takes_connect(&self) -> bool {
+        let mut routes = self.listener.routes.iter();
+        routes.any(|route| route.upstream.is_tcp())
+    }
+
+    /// It was found out what the client speaks.
+    pub(super) fn speaks(&self, is_http2: bool) {
+        self.is_http2.store(is_http2, Relaxed);
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
     }
 
     /// The peer's SPIFFE ID, or nothing.
@@ -223,7 +240,7 @@ impl Downstream {
 
     /// Lets a tunnel run: in place of an HTTP/1 connection, or of an HTTP/2 stream.
     pub(super) fn switch(&self, tunnel: Tunnel) {
-        if self.is_http2 {
+        if self.is_http2() {
             // It is watched as the stream was.
             StreamExecutor::new(&self.listener).execute(tunnel.run());
         } else {
@@ -242,7 +259,7 @@ impl Downstream {
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed) && !self.is_http2
+        self.closing.load(Relaxed) && !self.is_http2()
     }
 
     /// The id of a request: what a trusted hop calls it, or else one of our own.
@@ -255,28 +272,50 @@ impl Downstream {
 
     /// Begins the record of a request.
     pub(super) fn record(&self, head: &Parts, request_id: &str) -> Record {
+        let mut record = self.bare_record(&head.headers, request_id);
+        record.line.trace_id = Some(record.trace.trace_id());
+        record.line.span_id = Some(record.trace.span_id());
+        record.line.protocol = match head.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        };
+        head.method.as_str().clone_into(&mut record.line.method);
+        head.uri.path().clone_into(&mut record.line.path);
+        record.line.status = Some(0);
+        record.method = KnownMethod::of(&head.method);
+        record.version = HttpVersion::of(head.version);
+        record
+    }
+
+    /// Begins the record of a connection without requests.
+    pub(super) fn connection_record(&self, request_id: &str) -> Record {
+        self.bare_record(&HeaderMap::new(), request_id)
+    }
+
+    fn bare_record(&self, headers: &HeaderMap, request_id: &str) -> Record {
         let now = self.worker.clock.now();
-        let trace = self.worker.tracer.begin(&head.headers, now);
+        let trace = self.worker.tracer.begin(headers, now);
         Record {
             line: Line {
                 time: timestamp(now),
                 request_id: request_id.to_owned(),
-                trace_id: trace.trace_id(),
-                span_id: trace.span_id(),
+                trace_id: None,
+                span_id: None,
                 listener: Arc::clone(&self.listener.name),
                 downstream: Arc::clone(&self.address),
                 peer: Arc::clone(&self.peer_id),
-                protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },
-                method: head.method.to_string(),
+                protocol: "TCP",
+                method: String::new(),
                 authority: String::new(),
-                path: head.uri.path().to_owned(),
+                path: String::new(),
                 route: None,
                 upstream: None,
                 verdict: Verdict::none,
                 decision_id: None,
                 policy_generation: None,
                 dynamic_metadata: None,
-                status: 0,
+                status: None,
                 request_bytes: None,
                 response_bytes: 0,
                 duration_ms: 0.0,
@@ -285,11 +324,12 @@ impl Downstream {
                 detail: None,
                 complete: false,
             },
+            connection: Arc::clone(self.registered.connection()),
             opened: None,
             route: Arc::clone(&self.listener.unrouted),
-            method: KnownMethod::of(&head.method),
+            method: KnownMethod::_OTHER,
             scheme: self.scheme(),
-            version: HttpVersion::of(head.version),
+            version: HttpVersion::Http11,
             call: None,
             trace,
             log: self.worker.access_log.clone(),

@@ -12,20 +12,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sidegate_policy::ConnectPermit;
-use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFuture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::{debug, warn};
 
-use super::downstream::{Downstream, Stream};
+use super::downstream::Downstream;
+use super::identify::Stream;
 use crate::activity::Watched;
 use crate::connections::CutBy;
 use crate::guard::{Http2Guard, StreamExecutor};
 use crate::limits::HEADERS_ON_STACK;
 use crate::metrics::Limit;
+use crate::protocol::{self, Protocol};
+use crate::replayed::Replayed;
 use crate::tunnel::Tunnelled;
 
 /// Streams of one connection that h2 may reset for errors of the client. Those that come fast are
@@ -43,10 +48,17 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves the connection's requests until it ends or must end. This uses the permit up.
-pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: ConnectPermit) {
+pub(super) async fn serve(mut stream: Stream, downstream: Arc<Downstream>, permit: ConnectPermit) {
     drop(permit);
+    let mut begun = BytesMut::new();
+    let Some(is_http2) = find_out(&mut stream, &mut begun, &downstream).await else {
+        let _ = timeout(GOODBYE, stream.shutdown()).await;
+        return;
+    };
+    downstream.speaks(is_http2);
+    let stream = Replayed::new(begun.freeze(), stream);
     let limits = downstream.listener.limits;
-    let guard = downstream.is_http2.then(|| Http2Guard::new(&limits));
+    let guard = is_http2.then(|| Http2Guard::new(&limits));
     let activity = Arc::clone(&downstream.activity);
     let io = TokioIo::new(Watched::new(stream, activity, guard));
     let max_header_bytes = limits.max_header_bytes.saturating_mul(HEAD_FACTOR);
@@ -55,7 +67,7 @@ pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: C
         // It is large, and hyper moves it several times before it is polled.
         service_fn(move |request| Box::pin(super::request(Arc::clone(&downstream), request)))
     };
-    if downstream.is_http2 {
+    if is_http2 {
         let max_resets = usize::try_from(limits.http2.max_resets.get()).ok();
         let connection = http2::Builder::new(StreamExecutor::new(&downstream.listener))
             .timer(TokioTimer::new())
@@ -68,7 +80,7 @@ pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: C
             .serve_connection(io, service);
         let shutdown =
             |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
-        live(connection, shutdown, downstream).await;
+        note_end(&downstream, live(connection, shutdown, &downstream).await);
     } else {
         let mut builder = http1::Builder::new();
         // Room for more would be allocated for each request.
@@ -91,28 +103,67 @@ pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: C
         let shutdown = |tunnelled: Pin<&mut Tunnelled<http1::UpgradeableConnection<_, _>, _>>| {
             tunnelled.connection().graceful_shutdown();
         };
-        live(connection, shutdown, downstream).await;
+        note_end(&downstream, live(connection, shutdown, &downstream).await);
     }
 }
 
-/// Drives a connection until it ends by itself or its time is over.
-async fn live<C>(connection: C, shutdown: impl Fn(Pin<&mut C>), downstream: Arc<Downstream>)
-where
-    C: Future<Output = Result<(), hyper::Error>>,
-{
+/// Whether the client speaks HTTP/2. Without ALPN its first bytes tell, and are kept; `None` where
+/// they never came.
+async fn find_out(
+    stream: &mut Stream,
+    begun: &mut BytesMut,
+    downstream: &Downstream,
+) -> Option<bool> {
+    let chosen = match stream {
+        Stream::Left(tls) => tls.get_ref().1.alpn_protocol(),
+        Stream::Right(_) => None,
+    };
+    match (downstream.listener.protocol, chosen) {
+        (Protocol::Http1, _) => return Some(false),
+        (Protocol::Http2, _) => return Some(true),
+        (Protocol::Auto | Protocol::Tcp, Some(chosen)) => return Some(chosen == b"h2"),
+        (Protocol::Auto | Protocol::Tcp, None) => {}
+    }
+    let given_up = CancellationToken::new();
+    let reading = async {
+        loop {
+            if let Some(is_http2) = protocol::is_http2(begun) {
+                return Some(is_http2);
+            }
+            let read = tokio::select! {
+                read = stream.read_buf(begun) => read,
+                () = given_up.cancelled() => return None,
+            };
+            if read.ok()? == 0 {
+                return None;
+            }
+            // A head has begun: the same time counts for it.
+            downstream.activity.received();
+        }
+    };
+    live(reading, |_| given_up.cancel(), downstream)
+        .await
+        .flatten()
+}
+
+/// Drives a connection until it ends by itself, or its time is over: `None`.
+pub(super) async fn live<C: Future>(
+    connection: C,
+    shutdown: impl Fn(Pin<&mut C>),
+    downstream: &Downstream,
+) -> Option<C::Output> {
     let mut connection = pin!(connection);
     let mut cancelled = pin!(downstream.cancel.cancelled());
     let mut drained = pin!(downstream.worker.drain.cancelled());
     let mut ending = pin!(downstream.ending.cancelled());
-    let mut deadlines = Deadlines::new(&downstream);
-    let mut timer = pin!(sleep_until(deadlines.next(&downstream)));
+    let mut deadlines = Deadlines::new(downstream);
+    let mut timer = pin!(sleep_until(deadlines.next(downstream)));
     poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-            note_end(&downstream, ended.err());
-            return Poll::Ready(());
+            return Poll::Ready(Some(ended));
         }
         if cancelled.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
         if !deadlines.draining && is_drained(drained.as_mut(), context) {
             deadlines.draining = true;
@@ -122,18 +173,18 @@ where
         if !deadlines.ending && ending.as_mut().poll(context).is_ready() {
             deadlines.ending = true;
             downstream.close_after_response();
-            if downstream.is_http2 {
+            if downstream.is_http2() {
                 shutdown(connection.as_mut());
                 context.waker().wake_by_ref();
             }
         }
         loop {
-            match deadlines.due(&downstream, timer.as_mut(), context) {
+            match deadlines.due(downstream, timer.as_mut(), context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Due::Cut) => return Poll::Ready(()),
+                Poll::Ready(Due::Cut) => return Poll::Ready(None),
                 Poll::Ready(Due::Close) => {
                     downstream.close_after_response();
-                    if downstream.is_http2 {
+                    if downstream.is_http2() {
                         shutdown(connection.as_mut());
                         context.waker().wake_by_ref();
                     }
@@ -145,11 +196,14 @@ where
             }
         }
     })
-    .await;
+    .await
 }
 
 /// Tells of a connection that ended by itself, if it ended otherwise than it should.
-fn note_end(downstream: &Downstream, error: Option<hyper::Error>) {
+fn note_end(downstream: &Downstream, ended: Option<Result<(), hyper::Error>>) {
+    let Some(ended) = ended else {
+        return;
+    };
     let listener = &downstream.listener;
     if let Some(flood) = downstream.activity.flood() {
         listener.metrics.flooded(flood);
@@ -162,7 +216,7 @@ fn note_end(downstream: &Downstream, error: Option<hyper::Error>) {
             "an HTTP/2 connection is ended",
         );
     }
-    if let Some(error) = error {
+    if let Err(error) = ended {
         if error.is_parse_too_large() {
             listener.metrics.limit_exceeded(Limit::max_header_bytes);
         }

@@ -12,7 +12,7 @@ use tokio_util::either::Either;
 use super::UpstreamError;
 
 /// A connection to an upstream.
-pub(super) type Stream = Either<TcpStream, UnixStream>;
+pub(crate) type Stream = Either<TcpStream, UnixStream>;
 
 /// Where an upstream listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -191,7 +191,10 @@ fn never_asked(head: &Parts) -> Result<(), Failure> {
     let paths = sidegate_proxy::PathRules::default();
     let (status, problem) = match paths.ambiguity(head.uri.path()) {
         Some(problem) => (400, problem),
-        None if head.method == Method::CONNECT => (405, "CONNECT is not offered".to_owned()),
+        None if head.method == Method::CONNECT => (
+            400,
+            "a CONNECT has no path; an input document can tell one".to_owned(),
+        ),
         None => return Ok(()),
     };
     let message =

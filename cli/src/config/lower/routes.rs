@@ -23,13 +23,20 @@ impl Lowering<'_> {
         paths: Option<PathRules>,
     ) -> Vec<Route> {
         let key = at.child("route");
-        let last = raw.len().saturating_sub(1);
+        // A `CONNECT` goes to a route of its own, wherever that stands.
+        let takes_requests = raw.iter().map(|Table(raw)| raw.methods != ["CONNECT"]);
+        let takes_requests: Vec<bool> = takes_requests.collect();
         let numbered = raw.into_iter().enumerate();
         let routes = numbered.filter_map(|(index, Table(raw))| {
             let at = key.item(index);
             let route = self.route(&at, index, raw, paths)?;
-            if route.matches.is_any() && index < last {
-                let next = self.keys.value(&key.item(index.saturating_add(1)));
+            let mut others = takes_requests
+                .iter()
+                .enumerate()
+                .skip(index.saturating_add(1));
+            let next = others.find(|(_, takes_requests)| **takes_requests);
+            if let (true, Some((next, _))) = (route.matches.is_any(), next) {
+                let next = self.keys.value(&key.item(next));
                 let title = "a route after one that every request matches";
                 let problem = Diagnostic::new(codes::NO_EFFECT, title, next)
                     .label("no request gets here")
@@ -58,6 +65,12 @@ impl Lowering<'_> {
         let path = self.path(at, raw.path, raw.path_prefix, paths);
         let headers = self.headers(&at.child("headers"), raw.headers.unwrap_or_default().0);
         let target = self.target(at, raw.component, raw.upstream, false);
+        self.connect(
+            at,
+            &methods,
+            path.is_some(),
+            target.as_ref().and_then(Option::as_ref),
+        );
         let request_timeout = self.optional(
             raw.request_timeout,
             at.child("request_timeout"),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::config::raw::{
     RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
     RawForwardClientCert, RawHttp2, RawIdentity, RawLimits, RawListener, RawLog, RawPath,
-    RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSvidFile, RawTimeouts,
+    RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSni, RawSvidFile, RawTimeouts,
     RawWorkloadApi,
 };
 
@@ -26,6 +26,7 @@ fn every_key_is_documented_under_its_section() {
         ("[[component]]", keys_of::<RawComponent>()),
         ("[[listener]]", keys_of::<RawListener>()),
         ("[[listener.route]]", keys_of::<RawRoute>()),
+        ("[[listener.sni]]", keys_of::<RawSni>()),
         ("[listener.timeouts]", keys_of::<RawTimeouts>()),
         ("[listener.request_body]", keys_of::<RawRequestBody>()),
         ("[listener.limits]", keys_of::<RawLimits>()),
@@ -50,7 +51,7 @@ fn every_key_is_documented_under_its_section() {
         let section = section.split("\n## ").next().unwrap();
         for key in keys {
             // Tables of their own have headings of their own.
-            let tables = "entry timeouts request_body limits http2 forward_client_cert route embedded \
+            let tables = "entry timeouts request_body limits http2 forward_client_cert route sni embedded \
                           bundle shadow";
             let own = tables.split(' ').any(|table| table == key);
             let documented = section.contains(&format!("\n| `{key}` |"));
