@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -45,6 +45,8 @@ pub(crate) enum HeadProblem {
     OptionsOfAll,
     #[error("the target of CONNECT is not a host and port, or it has a body")]
     BadConnect,
+    #[error("the body has a transfer coding that is not, or not only, `chunked`")]
+    TransferCoding,
     #[error("there is no Host")]
     NoHost,
     #[error("there is more than one Host")]
@@ -61,7 +63,7 @@ impl HeadProblem {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OptionsOfAll => StatusCode::NOT_IMPLEMENTED,
+            Self::OptionsOfAll | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Path(_)
             | Self::BadConnect
             | Self::NoHost
@@ -79,6 +81,7 @@ impl HeadProblem {
             | Self::Connect
             | Self::BadConnect
             | Self::OptionsOfAll
+            | Self::TransferCoding
             | Self::NoHost
             | Self::SeveralHosts
             | Self::BadHost
@@ -99,6 +102,9 @@ pub(crate) fn normalize(
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Err(HeadProblem::OptionsOfAll);
     }
+    if !is_plainly_chunked(&head.headers) {
+        return Err(HeadProblem::TransferCoding);
+    }
     let authority = match head.method == Method::CONNECT {
         true => connect_authority(head)?,
         false => {
@@ -115,6 +121,7 @@ pub(crate) fn normalize(
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
+    tell_length_once(headers);
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
     headers.insert(HOST, host);
     identity.write(headers, request_id)?;
@@ -140,6 +147,27 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Removes what a trailer must not say (RFC 9110 section 6.5.1), and who the client claims to be:
+/// there are servers that take trailers for headers.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    headers::strip(trailers, headers::tells_of_callers);
+    for name in [CONTENT_LENGTH, HOST] {
+        trailers.remove(name);
+    }
+}
+
+/// Whether the body, if it has a transfer coding, is just in chunks (RFC 9112 section 6.1). Any other
+/// would have to be undone here, or else the upstream takes what is coded for the content.
+fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| {
+        let coding = coding.as_bytes().trim_ascii();
+        coding.eq_ignore_ascii_case(b"chunked")
+    };
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
 /// Whether the client takes trailers (RFC 9110 section 10.1.4). They pass through us, so the upstream
@@ -183,6 +211,15 @@ fn join_cookies(headers: &mut HeaderMap) {
         if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
             headers.insert(COOKIE, joined);
         }
+    }
+}
+
+/// HTTP/2 may say the same length twice, and many HTTP/1.1 servers refuse that (RFC 9110 section 8.6).
+fn tell_length_once(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(length), Some(_)) = (lengths.next(), lengths.next()) {
+        let length = length.clone();
+        headers.insert(CONTENT_LENGTH, length);
     }
 }
 
@@ -286,7 +323,7 @@ mod tests {
                 ("x-private", "1"),
                 ("keep-alive", "timeout=5"),
                 ("te", "gzip"),
-                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", " Chunked "),
                 ("upgrade", "websocket"),
                 ("proxy-authorization", "Basic eA=="),
                 ("x-public", "2"),
@@ -306,6 +343,37 @@ mod tests {
                 "x-request-id"
             ]
         );
+    }
+
+    #[test]
+    fn a_body_that_is_coded_otherwise_than_in_chunks_is_refused() {
+        for codings in [
+            &["gzip, chunked"][..],
+            &["gzip", "chunked"],
+            &["chunked", "chunked"],
+            &["chunked, chunked"],
+            &["identity, chunked"],
+            &[", chunked"],
+            &[""],
+        ] {
+            let mut headers = vec![("host", "a")];
+            headers.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
+            let refused = normalized("/", &headers).unwrap_err();
+            assert_eq!(refused, HeadProblem::TransferCoding, "{codings:?}");
+            assert_eq!(refused.status(), StatusCode::NOT_IMPLEMENTED);
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_told_twice_is_forwarded_once() {
+        let twice = [
+            ("host", "a"),
+            ("content-length", "5"),
+            ("content-length", "5"),
+        ];
+        let head = normalized("/", &twice).unwrap();
+        let lengths: Vec<_> = head.headers.get_all(CONTENT_LENGTH).iter().collect();
+        assert_eq!(lengths, ["5"]);
     }
 
     #[test]

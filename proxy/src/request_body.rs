@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::guard::Progress;
+use crate::head;
 
 /// A request's body: what was read of it before the decision, and then the rest as it comes.
 pub struct RequestBody {
@@ -67,7 +68,7 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(read))));
         }
         if let Some(rest) = &mut self.rest {
-            let polled = Pin::new(rest).poll_frame(context);
+            let polled = Pin::new(rest).poll_frame(context).map_ok(forwardable);
             if let Some(progress) = &self.progress {
                 match &polled {
                     Poll::Ready(_) => progress.moved(),
@@ -76,8 +77,8 @@ impl Body for RequestBody {
             }
             return polled;
         }
-        let trailers = self.trailers.take();
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        let trailers = self.trailers.take().map(Frame::trailers);
+        Poll::Ready(trailers.map(|trailers| Ok(forwardable(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -103,6 +104,17 @@ impl Drop for RequestBody {
         if let Some(progress) = &self.progress {
             progress.moved();
         }
+    }
+}
+
+/// The frame without what only a head may say.
+fn forwardable(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            head::strip_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
     }
 }
 

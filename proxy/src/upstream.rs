@@ -7,9 +7,9 @@ pub mod tcp;
 
 use std::sync::Arc;
 
-use http::header::{HOST, UPGRADE};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use sidegate_policy::Permit;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
@@ -177,6 +177,7 @@ impl Upstream {
                 stream: Some(upstream.connect().await?),
             }),
         };
+        strip_lengths(&mut response);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = switched.then(|| upgrade::accepted(asked.as_ref(), response.headers()));
         strip_hop_by_hop(response.headers_mut());
@@ -195,6 +196,20 @@ impl Upstream {
 pub(crate) fn bare(authority: &Authority) -> &str {
     let host = authority.host();
     host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Removes a length that does not count: beside a transfer coding (RFC 9112 section 6.3), and of a
+/// response that has no content (RFC 9110 section 8.6). One that is told several times, which is the
+/// same each time, is told anew from the body.
+fn strip_lengths<B>(response: &mut Response<B>) {
+    let is_empty = response.status() == StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_one = lengths.next().is_none_or(is_number) && lengths.next().is_none();
+    if is_empty || !is_one || headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
 }
 
 /// Whose fault it is that a request was not sent to its end.

@@ -10,8 +10,22 @@ use std::path::{Path, PathBuf};
 pub enum Tool {
     /// Envoy 1.40.
     Envoy,
-    /// Python with py-spiffe.
+    /// Python with py-spiffe, grpcio, gunicorn and uvicorn.
     Python,
+    /// nginx.
+    Nginx,
+    /// nghttp, of nghttp2.
+    Nghttp,
+    /// h2load, of nghttp2.
+    H2load,
+    /// slowhttptest.
+    Slowhttptest,
+    /// Node.js.
+    Node,
+    /// Java, with its compiler.
+    Java,
+    /// The server on Go's library that stands in `peers/go/origin`.
+    GoOrigin,
     /// curl.
     Curl,
     /// openssl.
@@ -41,6 +55,13 @@ impl Tool {
         match self {
             Self::Envoy => "SIDEGATE_TEST_ENVOY",
             Self::Python => "SIDEGATE_TEST_PYTHON",
+            Self::Nginx => "SIDEGATE_TEST_NGINX",
+            Self::Nghttp => "SIDEGATE_TEST_NGHTTP",
+            Self::H2load => "SIDEGATE_TEST_H2LOAD",
+            Self::Slowhttptest => "SIDEGATE_TEST_SLOWHTTPTEST",
+            Self::Node => "SIDEGATE_TEST_NODE",
+            Self::Java => "SIDEGATE_TEST_JAVA",
+            Self::GoOrigin => "SIDEGATE_TEST_GO_ORIGIN",
             Self::Curl => "SIDEGATE_TEST_CURL",
             Self::Openssl => "SIDEGATE_TEST_OPENSSL",
             Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
@@ -59,6 +80,13 @@ impl Tool {
         match self {
             Self::Envoy => "envoy",
             Self::Python => "python",
+            Self::Nginx => "nginx",
+            Self::Nghttp => "nghttp",
+            Self::H2load => "h2load",
+            Self::Slowhttptest => "slowhttptest",
+            Self::Node => "node",
+            Self::Java => "java",
+            Self::GoOrigin => "go-origin",
             Self::Curl => "curl",
             Self::Openssl => "openssl",
             Self::Setpriv => "setpriv",

@@ -18,7 +18,7 @@ use sidegate_tests::{Sidegate, sidegate};
 use crate::support::{Configuration, Operator, identity_only, program, spiffe_id};
 pub(crate) use foreign::{Foreign, bundle, set};
 
-const OTHER: &str = "other.example";
+pub(crate) const OTHER: &str = "other.example";
 
 /// A configuration like the usual one, whose component's entry federates with other trust domains.
 fn federating(with: &[&str]) -> Configuration {

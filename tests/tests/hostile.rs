@@ -2,7 +2,7 @@
 
 mod admission;
 mod floods;
-mod frames;
+pub(crate) mod frames;
 mod heads;
 pub(crate) mod origin;
 mod pseudo_headers;
@@ -35,26 +35,8 @@ impl Front {
         let folder = folder();
         write(folder.path(), "policy/policy.rego", rego);
         let origin = Origin::start().await;
-        let (sidegate, client) = Configuration::new()
-            .listener(&format!(
-                r#"
-[[identity.entry]]
-spiffe_id = "spiffe://sidegate.local/orders"
-selectors = ["listener:name:main"]
-dns_names = ["localhost"]
-
-[policy]
-path = "policy"
-
-[[listener]]
-name = "main"
-listen = "127.0.0.1:0"
-upstream = "{}"
-{sections}
-"#,
-                origin.url
-            ))
-            .start(folder.path());
+        let configuration = Configuration::before(&origin.url, sections);
+        let (sidegate, client) = configuration.start(folder.path());
         Self {
             sidegate,
             client,

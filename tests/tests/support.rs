@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod configuration;
+mod listen;
 mod observe;
 mod operator;
 mod upstream;
@@ -10,6 +11,7 @@ mod upstream;
 pub(crate) use certificates::{Authority, Identity, certificates, leaf, now};
 pub(crate) use client::{Answer, Body, Client, body, patiently, read};
 pub(crate) use configuration::{Configuration, digest, hexadecimal};
+pub(crate) use listen::{listen, listen_at};
 pub(crate) use observe::{access_line, admin, counter, logged};
 pub(crate) use operator::{
     Operator, identity_only, own_entry, own_uid, phases, program, spiffe_id,

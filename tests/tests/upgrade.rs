@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 mod raw;
 mod server;
+mod trust;
 
 use std::path::PathBuf;
 
@@ -45,22 +46,7 @@ is_wrong if {
 }
 "#;
     write(folder.path(), "policy/policy.rego", policy);
-    let mut configuration = Configuration::new().listener(&format!(
-        r#"
-[[identity.entry]]
-spiffe_id = "spiffe://sidegate.local/orders"
-selectors = ["listener:name:main"]
-dns_names = ["localhost"]
-
-[policy]
-path = "policy"
-
-[[listener]]
-name = "main"
-listen = "127.0.0.1:0"
-upstream = "{url}"
-"#
-    ));
+    let mut configuration = Configuration::before(url, "");
     configuration.entries.insert_str(0, identity);
     configuration.rest(rest).start(folder.path())
 }

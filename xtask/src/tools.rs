@@ -1,6 +1,7 @@
 //! The real programs that tests run against. What can be installed is installed under
 //! `target/tools`, in a pinned version; what cannot is named, and the tests that need it say so.
 
+mod debian;
 mod go;
 
 use std::path::{Path, PathBuf};
@@ -10,8 +11,14 @@ use crate::root;
 use crate::step::{cargo, output_of, run};
 
 const ENVOY: &str = "1.40.0";
-const PY_SPIFFE: &str = "0.3.2";
+/// py-spiffe, and servers that are put behind us.
+const PACKAGES: [(&str, &str); 3] = [
+    ("gunicorn", "27.0.1"),
+    ("spiffe", "0.3.2"),
+    ("uvicorn", "0.54.0"),
+];
 const CARGO_DENY: &str = "0.20.2";
+const DEBIAN_ADVICE: &str = "needs Debian's packages";
 const GO_ADVICE: &str = "needs Go 1.26 or newer, and a module proxy";
 
 /// A program, or a folder, that the tests may need.
@@ -50,6 +57,48 @@ pub(crate) fn provide() -> Vec<Tool> {
             name: "openssl",
             path: on_path("openssl"),
             advice: "apt-get install openssl",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_NGINX",
+            name: "nginx",
+            path: debian::program("nginx"),
+            advice: DEBIAN_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_NGHTTP",
+            name: "nghttp",
+            path: debian::program("nghttp"),
+            advice: DEBIAN_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_H2LOAD",
+            name: "h2load",
+            path: debian::program("h2load"),
+            advice: DEBIAN_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_SLOWHTTPTEST",
+            name: "slowhttptest",
+            path: debian::program("slowhttptest"),
+            advice: DEBIAN_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_NODE",
+            name: "node",
+            path: on_path("node"),
+            advice: "needs Node.js 20 or newer",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_JAVA",
+            name: "java",
+            path: on_path("java"),
+            advice: "needs a JDK 17 or newer",
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_GO_ORIGIN",
+            name: "go-origin",
+            path: go::origin(),
+            advice: GO_ADVICE,
         },
         Tool {
             variable: "SIDEGATE_TEST_SETPRIV",
@@ -148,18 +197,20 @@ pub(crate) fn envoy() -> Option<PathBuf> {
     envoy_in(&venv()).filter(is_pinned)
 }
 
-/// Python with py-spiffe, a client of the Workload API.
+/// Python with the packages that tests use.
 fn python() -> Option<PathBuf> {
     let python = venv().join("bin/python");
-    let is_pinned = |path: &Path| {
-        let script = "from importlib.metadata import version; print(version('spiffe'))";
-        let version = output_of(Command::new(path).args(["-c", script]));
-        version.is_some_and(|version| version.trim() == PY_SPIFFE)
+    let installed = |name: &str| {
+        let script = format!("from importlib.metadata import version; print(version('{name}'))");
+        let version = output_of(Command::new(&python).args(["-c", &script]))?;
+        Some(version.trim().to_owned())
     };
-    if !is_pinned(&python) {
-        install_package("spiffe", PY_SPIFFE)?;
+    for (name, version) in PACKAGES {
+        if installed(name).as_deref() != Some(version) {
+            install_package(name, version)?;
+        }
     }
-    is_pinned(&python).then_some(python)
+    Some(python)
 }
 
 /// Installs a package of `PyPI` in an environment of its own.

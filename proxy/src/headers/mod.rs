@@ -253,8 +253,7 @@ impl IdentityHeaders {
     }
 
     fn strip(&self, headers: &mut HeaderMap) {
-        let goes = |name: &HeaderName| {
-            let name = name.as_str();
+        strip(headers, |name| {
             tells_of_callers(name)
                 && match self.hop {
                     Hop::Untrusted => true,
@@ -264,11 +263,16 @@ impl IdentityHeaders {
                             || [XFCC.as_str(), PARTIAL_BODY, ENVOY_INTERNAL].contains(&name)
                     }
                 }
-        };
-        let named: Vec<_> = headers.keys().filter(|name| goes(name)).cloned().collect();
-        for name in named {
-            headers.remove(name);
-        }
+        });
+    }
+}
+
+/// Removes the headers that go by their name.
+pub(crate) fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    let named = headers.keys().filter(|name| goes(name.as_str()));
+    let named: Vec<_> = named.cloned().collect();
+    for name in named {
+        headers.remove(name);
     }
 }
 

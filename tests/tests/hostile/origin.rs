@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+
+use crate::support::listen;
 
 /// A raw TCP server. It answers each connection's first request and then only listens.
 #[derive(Debug)]
@@ -15,16 +17,9 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("its address"));
         let received = Arc::<Mutex<Vec<_>>>::default();
         let shared = Arc::clone(&received);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.expect("a connection");
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
-            }
-        });
+        let url = listen(move |stream| serve(stream, Arc::clone(&shared))).await;
         Self { url, received }
     }
 

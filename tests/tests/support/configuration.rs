@@ -54,6 +54,28 @@ component = "probe"
         }
     }
 
+    /// A listener with an identity of its own in front of a server, where the folder `policy`
+    /// decides. `lines` are those of the listener, and sections below it.
+    pub(crate) fn before(url: &str, lines: &str) -> Self {
+        Self::new().listener(&format!(
+            r#"
+[[identity.entry]]
+spiffe_id = "spiffe://sidegate.local/orders"
+selectors = ["listener:name:main"]
+dns_names = ["localhost"]
+
+[policy]
+path = "policy"
+
+[[listener]]
+name = "main"
+listen = "127.0.0.1:0"
+upstream = "{url}"
+{lines}
+"#
+        ))
+    }
+
     /// Adds lines to the component.
     pub(crate) fn component(mut self, lines: &str) -> Self {
         self.component.push_str(lines);

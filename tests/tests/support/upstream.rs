@@ -12,9 +12,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
 
-use super::Body;
+use super::{Body, listen, listen_at};
 
 /// An HTTP/1.1 server on the loopback interface. It remembers the heads that it sees and answers
 /// with the request's body as it comes.
@@ -34,41 +33,18 @@ struct Seen {
 impl Upstream {
     /// Starts it on the current runtime.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let seen = Arc::new(Seen::default());
-        tokio::spawn({
-            let seen = Arc::clone(&seen);
-            async move {
-                loop {
-                    let (stream, _) = listener.accept().await.expect("a connection");
-                    serve(stream, &seen);
-                }
-            }
-        });
-        Self {
-            url: format!("http://{address}"),
-            seen,
-        }
+        let seen = Arc::<Seen>::default();
+        let shared = Arc::clone(&seen);
+        let url = listen(move |stream| serve(stream, Arc::clone(&shared))).await;
+        Self { url, seen }
     }
 
     /// Starts it on a Unix socket.
     pub(crate) fn at(socket: &Path) -> Self {
-        let listener = UnixListener::bind(socket).expect("a socket");
-        let seen = Arc::new(Seen::default());
-        tokio::spawn({
-            let seen = Arc::clone(&seen);
-            async move {
-                loop {
-                    let (stream, _) = listener.accept().await.expect("a connection");
-                    serve(stream, &seen);
-                }
-            }
-        });
-        Self {
-            url: format!("unix://{}", socket.display()),
-            seen,
-        }
+        let seen = Arc::<Seen>::default();
+        let shared = Arc::clone(&seen);
+        let url = listen_at(socket, move |stream| serve(stream, Arc::clone(&shared)));
+        Self { url, seen }
     }
 
     /// How many connections were made so far.
@@ -83,14 +59,16 @@ impl Upstream {
     }
 }
 
-fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, seen: &Arc<Seen>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, seen: Arc<Seen>) {
     seen.connections.fetch_add(1, Ordering::SeqCst);
-    let seen = Arc::clone(seen);
     let service = service_fn(move |request| {
         let answer = answer(request, &seen);
         async { Ok::<_, Infallible>(answer) }
     });
-    tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    // How it ends is not our concern.
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 fn answer(request: Request<Incoming>, seen: &Seen) -> Response<Body> {

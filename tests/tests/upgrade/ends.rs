@@ -11,7 +11,7 @@ use crate::support::{access_line, admin, counter, folder, logged, patiently, wri
 use crate::workload_api::validity;
 
 /// Waits until nothing comes any more.
-async fn is_cut(socket: &mut Socket) {
+pub(super) async fn is_cut(socket: &mut Socket) {
     let next = patiently(socket.next()).await;
     assert!(!matches!(next, Some(Ok(_))), "{next:?}");
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+use crate::support::{listen, listen_at};
 
 /// A WebSocket server that sends each message back. Asked to `close`, it closes with code 4000.
 #[derive(Debug)]
@@ -28,39 +29,18 @@ struct Seen {
 
 impl Server {
     pub(super) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let seen = Arc::new(Seen::default());
-        tokio::spawn({
-            let seen = Arc::clone(&seen);
-            async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, Arc::clone(&seen)));
-                }
-            }
-        });
-        Self {
-            url: format!("http://{address}"),
-            seen,
-        }
+        let seen = Arc::<Seen>::default();
+        let shared = Arc::clone(&seen);
+        let url = listen(move |stream| serve(stream, Arc::clone(&shared))).await;
+        Self { url, seen }
     }
 
     /// On a Unix socket.
     pub(super) fn at(socket: &Path) -> Self {
-        let listener = UnixListener::bind(socket).expect("a socket");
-        let seen = Arc::new(Seen::default());
-        tokio::spawn({
-            let seen = Arc::clone(&seen);
-            async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, Arc::clone(&seen)));
-                }
-            }
-        });
-        Self {
-            url: format!("unix://{}", socket.display()),
-            seen,
-        }
+        let seen = Arc::<Seen>::default();
+        let shared = Arc::clone(&seen);
+        let url = listen_at(socket, move |stream| serve(stream, Arc::clone(&shared)));
+        Self { url, seen }
     }
 
     /// The headers of all handshakes so far.

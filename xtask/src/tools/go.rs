@@ -19,6 +19,11 @@ pub(super) fn spiffe_client() -> Option<PathBuf> {
     build("spiffe-client", "spiffe-client", ".")
 }
 
+/// An HTTP server on Go's own library.
+pub(super) fn origin() -> Option<PathBuf> {
+    build("origin", "go-origin", ".")
+}
+
 /// What takes traces, on the data library of OpenTelemetry's collector.
 pub(super) fn otlp_receiver() -> Option<PathBuf> {
     build("otlp-receiver", "otlp-receiver", ".")
