@@ -239,6 +239,19 @@ pub(crate) fn file_descriptors(descriptors: &Descriptors) -> Option<Check> {
     Some(row.hint(Descriptors::HINT))
 }
 
+/// What to do about a policy that knows nothing of what apps send.
+pub(crate) const EGRESS_HINT: &str =
+    "declare `allow` in the package sidegate.egress; see docs/decision-points.md";
+
+/// Shown only where there are outbound listeners, and the policy denies all that is sent there.
+pub(crate) fn egress(says_something: Option<bool>) -> Option<Check> {
+    let row = Check::ok("policy-egress", "policy decides on what apps send", "");
+    let row = row.warning("SG0398", "it says nothing of it: all of it is denied");
+    says_something
+        .is_some_and(|says| !says)
+        .then(|| row.hint(EGRESS_HINT))
+}
+
 /// A number of things, such as `1 warning` or `2 warnings`.
 pub(crate) fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };

@@ -163,6 +163,7 @@ impl Instance {
                 components: &components,
                 identities: &identities,
                 inherited: &inherited,
+                clock: &clock,
                 descriptors: limit,
             };
             let issued = Arc::clone(&identities.borrow());
@@ -527,6 +528,7 @@ fn policy_options(config: &Config) -> PolicyOptions {
     PolicyOptions {
         entrypoint: config.policy.entrypoint.clone(),
         decision_timeout: config.policy.timeout,
+        egress: config.listeners.iter().any(|it| it.outbound.is_some()),
         ..PolicyOptions::default()
     }
 }

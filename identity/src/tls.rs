@@ -1,10 +1,12 @@
 //! TLS with X.509-SVIDs: what this side shows, and what it demands of its peer.
 
+mod client;
 mod names;
 mod peer;
 mod server;
 mod verifier;
 
+pub use client::{ClientTls, ClientTlsError, Expected, Grounds, Secured};
 pub use names::TlsServer;
 pub(crate) use peer::check_signer;
 pub use peer::{PeerError, PeerIdentity};

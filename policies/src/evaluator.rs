@@ -12,7 +12,7 @@ use regorus::Value;
 use uuid::Uuid;
 
 use crate::decision::{Decision, Response};
-use crate::decision_log::{Answer, AskedRequest, DecisionLog, HeadCopy, Record, empty_head};
+use crate::decision_log::{Answer, Asked, AskedRequest, DecisionLog, HeadCopy, Record, empty_head};
 use crate::denial::{Denial, DenialReason};
 use crate::differential::recheck::{ONE_IN, Rechecks};
 use crate::engine::{EvaluationError, Interpreter};
@@ -22,6 +22,7 @@ use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::metrics::{DecisionRecorder, PolicyMetrics};
 use crate::permit::{Permit, PreparedEdits};
+use crate::points::egress::{self, AskedEgress};
 use crate::policy::Policy;
 use crate::shadow::Shadow;
 
@@ -37,7 +38,10 @@ pub struct Evaluator {
     keys: InputKeys,
     template: Option<Template>,
     recorder: DecisionRecorder,
-    connect: Option<Connect>,
+    connect: Option<Beside>,
+    /// `None` where the policy is not asked about what workloads send, or says nothing of it.
+    egress: Option<Engine>,
+    egress_recorder: Option<DecisionRecorder>,
     /// Who is told of decisions, if anybody is.
     told: Option<Told>,
     /// Checks some of the machine's answers.
@@ -48,8 +52,8 @@ pub struct Evaluator {
     ids: SmallRng,
 }
 
-/// What a policy needs that decides on connections too.
-struct Connect {
+/// What a policy needs that decides at another decision point too.
+struct Beside {
     engine: Engine,
     recorder: DecisionRecorder,
 }
@@ -107,12 +111,17 @@ impl Evaluator {
             Some(_) => None,
         };
         let connect = match policy.connect_rule() {
-            Some(_) => Some(Connect {
+            Some(_) => Some(Beside {
                 engine: Engine::new(&policy, policy.connect_machine())?,
                 recorder: metrics.recorder("connect"),
             }),
             None => None,
         };
+        let egress = match policy.egress_rule() {
+            Some(_) => Some(Engine::new(&policy, policy.egress_machine())?),
+            None => None,
+        };
+        let egress_recorder = policy.status().egress.map(|_| metrics.recorder("egress"));
         let keys = InputKeys::new();
         let template = match &engine {
             Engine::Machine(_) => Template::new(&keys, policy.reads()),
@@ -126,6 +135,8 @@ impl Evaluator {
             template,
             recorder: metrics.recorder("ingress"),
             connect,
+            egress,
+            egress_recorder,
             told: None,
             rechecks,
             until_recheck: ONE_IN,
@@ -186,7 +197,7 @@ impl Evaluator {
                     policy: Arc::clone(&told.policy),
                     connection: Arc::clone(connection.parameters()),
                     time: request.time,
-                    request: Some(AskedRequest {
+                    asked: Asked::Request(AskedRequest {
                         facts: request,
                         head: HeadCopy::of(&head),
                     }),
@@ -237,18 +248,62 @@ impl Evaluator {
         }
     }
 
-    /// Asks the policy about a request by a document of another decision point than `ingress`.
-    pub(crate) fn decide_by(
+    /// Asks the policy about a request that a workload wants to send, by its document.
+    pub(crate) fn decide_egress(
         &mut self,
+        connection: &ConnectionFacts,
         document: Result<Value, DenialReason>,
+        mut asked: AskedEgress,
         head: Parts,
     ) -> Result<Permit, Box<Denial>> {
-        let outcome = match document.and_then(|document| self.ask(document)) {
-            Ok(value) => Outcome::of(value),
-            Err(reason) => Outcome::refused(reason),
+        let started = Instant::now();
+        let answer = document.and_then(|document| self.egress_value(document));
+        let (outcome, evaluation) = match answer {
+            Ok((value, evaluation)) => (Outcome::of(value), Some(evaluation)),
+            Err(reason) => (Outcome::refused(reason), None),
         };
         let decision_id = self.decision_id();
-        self.conclude(outcome.verdict(&head.uri), head, decision_id)
+        let elapsed = started.elapsed();
+        let verdict = outcome.verdict(&head.uri);
+        let denied = verdict.as_ref().err().map(|refusal| &refusal.reason);
+        if let Some(recorder) = &self.egress_recorder {
+            recorder.count(denied);
+        }
+        if let Some(told) = &self.told
+            && let Some(log) = &told.log
+        {
+            asked.head = HeadCopy::of(&head);
+            log.record(Arc::new(Record {
+                policy: Arc::clone(&told.policy),
+                connection: Arc::clone(connection.parameters()),
+                time: asked.time,
+                asked: Asked::Egress(Box::new(asked)),
+                decision_id,
+                answer: Answer {
+                    value: outcome.result,
+                    evaluation,
+                },
+                denied: denied.cloned(),
+                elapsed,
+            }));
+        }
+        self.conclude(verdict, head, decision_id)
+    }
+
+    /// What the rule says that decides on what workloads send, and how long its evaluation took.
+    fn egress_value(&mut self, input: Value) -> Result<(Value, Duration), DenialReason> {
+        let started = Instant::now();
+        let value = match (&mut self.egress, self.policy.egress_rule()) {
+            (Some(engine), Some(rule)) => engine.evaluate(&self.policy, rule, input),
+            // A policy may have been loaded for this decision point alone.
+            _ if self.policy.status().entrypoint == egress::ENTRYPOINT => {
+                let rule = self.policy.rule();
+                self.engine.evaluate(&self.policy, rule, input)
+            }
+            _ => Ok(Value::Undefined),
+        };
+        let value = value.map_err(|error| self.failed(error))?;
+        Ok((value, started.elapsed()))
     }
 
     /// What the policy's rule says to a document.
@@ -353,6 +408,9 @@ impl Evaluator {
         if let Some(connect) = &mut self.connect {
             connect.engine = Engine::Interpreter(None);
         }
+        if let Some(egress) = &mut self.egress {
+            *egress = Engine::Interpreter(None);
+        }
         self.template = None;
         self.rechecks = None;
         if let Some(memory) = &mut self.memory {
@@ -394,7 +452,7 @@ impl Evaluator {
             log.record(Arc::new(Record {
                 policy: Arc::clone(&told.policy),
                 connection: Arc::clone(connection.parameters()),
-                request: None,
+                asked: Asked::Connection,
                 time,
                 decision_id,
                 answer,

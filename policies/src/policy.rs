@@ -19,7 +19,7 @@ use crate::input::ReadSet;
 use crate::lint::{recursive_rules, rules_with_data, unlike_opa};
 use crate::machine::{Guarded, Machine, apply, guarded, guarded_members};
 use crate::metrics::PolicyMetrics;
-use crate::points::connect;
+use crate::points::{connect, egress};
 use crate::sources::PolicySources;
 use crate::syntax::{
     BodyReads, DeclaredRule, RuleKind, RulePath, Syntax, rule_reference, unsupported_calls,
@@ -41,6 +41,8 @@ pub struct PolicyOptions {
     pub generation: u64,
     /// How many bytes of decisions each evaluator remembers, about; 0 for none.
     pub memory_bytes: u64,
+    /// Whether it is also asked about what workloads send.
+    pub egress: bool,
 }
 
 impl Default for PolicyOptions {
@@ -50,6 +52,7 @@ impl Default for PolicyOptions {
             decision_timeout: Duration::from_millis(50),
             generation: 1,
             memory_bytes: 8 * 1024 * 1024,
+            egress: false,
         }
     }
 }
@@ -63,6 +66,9 @@ pub struct PolicyStatus {
     pub entrypoint: String,
     /// Whether connections are decided on too.
     pub connect: bool,
+    /// Whether it says something about what workloads send, where it is asked: else all of that is
+    /// denied.
+    pub egress: Option<bool>,
     /// How many modules there are.
     pub modules: usize,
     /// How many tests of its own the policy passed when it was loaded.
@@ -81,7 +87,9 @@ struct Loaded {
     /// The rule in the form in which the engine looks it up.
     rule: String,
     /// What decides on connections, if the policy does.
-    connect: Option<Connect>,
+    connect: Option<Beside>,
+    /// What decides on what workloads send, if the policy is asked and does.
+    egress: Option<Beside>,
     /// A module that asks for the entrypoints, where no single rule is one.
     asking: Option<String>,
     decision_timeout: Duration,
@@ -100,9 +108,9 @@ struct Loaded {
     rechecks: Mutex<Weak<Rechecks>>,
 }
 
-/// What decides on connections.
+/// What decides at another decision point.
 #[derive(Debug)]
-struct Connect {
+struct Beside {
     /// In the form in which the engine looks it up.
     rule: String,
     on_machine: bool,
@@ -150,11 +158,18 @@ impl Policy {
         let rule = asking.rule("answer", &entrypoint, &rules)?;
         // Who says nothing of connections leaves them to the requests on them.
         let connect_path = entrypoint_path(connect::ENTRYPOINT)?;
-        let has_connect = connect_path
-            .split_last()
-            .is_some_and(|(_, package)| rules.iter().any(|rule| rule.path.starts_with(package)));
-        let connect = match has_connect {
+        let declares = |path: &RulePath| {
+            path.split_last()
+                .is_some_and(|(_, package)| rules.iter().any(|rule| rule.path.starts_with(package)))
+        };
+        let connect = match declares(&connect_path) {
             true => Some(asking.rule("connect", &connect_path, &rules)?),
+            false => None,
+        };
+        // Who says nothing of what workloads send lets them send nothing.
+        let egress_path = entrypoint_path(egress::ENTRYPOINT)?;
+        let egress = match options.egress && declares(&egress_path) {
+            true => Some(asking.rule("egress", &egress_path, &rules)?),
             false => None,
         };
         let asking = asking.module();
@@ -174,10 +189,15 @@ impl Policy {
             generation: options.generation,
             entrypoint: options.entrypoint.clone(),
             connect: connect.is_some(),
+            egress: options.egress.then_some(egress.is_some()),
             modules: sources.module_count(),
             tests: report.results.len(),
         };
-        let guarded = guarded(&syntax, &[&entrypoint, &connect_path]);
+        let mut asked: Vec<&[String]> = vec![&entrypoint, &connect_path];
+        if egress.is_some() {
+            asked.push(&egress_path);
+        }
+        let guarded = guarded(&syntax, &asked);
         let members = guarded_members(&syntax);
         let engine = examine(&Candidate {
             sources: &sources,
@@ -188,23 +208,25 @@ impl Policy {
             rule: &rule,
             asking: asking.as_deref(),
         });
-        let connect = connect.map(|rule| {
-            let analysis = Analysis::new(&syntax, &connect_path);
+        let beside = |rule: String, entrypoint: &RulePath| {
+            let analysis = Analysis::new(&syntax, entrypoint);
             let engine = examine(&Candidate {
                 sources: &sources,
                 guarded: &guarded,
                 syntax: &syntax,
                 analysis: &analysis,
-                entrypoint: &connect_path,
+                entrypoint,
                 rule: &rule,
                 asking: asking.as_deref(),
             });
-            Connect {
+            Beside {
                 rule,
                 on_machine: matches!(engine, EngineChoice::Machine(_)),
                 replaces: analysis.dependencies.with.is_some(),
             }
-        });
+        };
+        let connect = connect.map(|rule| beside(rule, &connect_path));
+        let egress = egress.map(|rule| beside(rule, &egress_path));
         let decision_timeout = options.decision_timeout;
         Ok(Self {
             inner: Arc::new(Loaded {
@@ -214,8 +236,12 @@ impl Policy {
                 decision_timeout,
                 memory_bytes: options.memory_bytes,
                 replaces: analysis.dependencies.with.is_some()
-                    || connect.as_ref().is_some_and(|connect| connect.replaces),
+                    || [&connect, &egress]
+                        .into_iter()
+                        .flatten()
+                        .any(|beside| beside.replaces),
                 connect,
+                egress,
                 analysis,
                 guarded,
                 members,
@@ -369,10 +395,28 @@ impl Policy {
 
     /// A new machine for it, where it is one that may run on it.
     pub(crate) fn connect_machine(&self) -> Option<Machine> {
-        let connect = self.inner.connect.as_ref()?;
+        self.machine_beside(self.inner.connect.as_ref()?)
+    }
+
+    /// The rule that decides on what workloads send, as the engine looks it up.
+    pub(crate) fn egress_rule(&self) -> Option<&str> {
+        self.inner
+            .egress
+            .as_ref()
+            .map(|egress| egress.rule.as_str())
+    }
+
+    /// A new machine for it, where it is one that may run on it.
+    pub(crate) fn egress_machine(&self) -> Option<Machine> {
+        self.machine_beside(self.inner.egress.as_ref()?)
+    }
+
+    fn machine_beside(&self, beside: &Beside) -> Option<Machine> {
+        if !beside.on_machine {
+            return None;
+        }
         let mut interpreter = self.interpreter_of(&self.inner.guarded).ok()?;
-        let machine = Machine::compile(&mut interpreter, &connect.rule, self.decision_timeout());
-        machine.ok().filter(|_| connect.on_machine)
+        Machine::compile(&mut interpreter, &beside.rule, self.decision_timeout()).ok()
     }
 
     /// How long one decision may take.

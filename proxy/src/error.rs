@@ -1,6 +1,7 @@
 //! What can end a request here, and what each is called on the wire, in metrics and in logs.
 
 use http::StatusCode;
+use sidegate_identity::tls::ClientTlsError;
 use sidegate_policy::Denial;
 
 use crate::head::HeadProblem;
@@ -189,6 +190,29 @@ impl ProxyError {
                 grpc_status: UNAVAILABLE,
                 label: "connect_failed",
                 code: Some("SG0321"),
+            },
+            Self::Upstream(UpstreamError::Resolve(_)) => Telling {
+                status: StatusCode::BAD_GATEWAY,
+                grpc_status: UNAVAILABLE,
+                label: "resolve_failed",
+                code: Some("SG0394"),
+            },
+            Self::Upstream(UpstreamError::AddressRefused { .. }) => Telling {
+                status: StatusCode::BAD_GATEWAY,
+                grpc_status: UNAVAILABLE,
+                label: "address_refused",
+                code: Some("SG0393"),
+            },
+            Self::Upstream(UpstreamError::Tls(error)) => Telling {
+                status: match error {
+                    ClientTlsError::NoSvid(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    ClientTlsError::Unexpected { .. }
+                    | ClientTlsError::Untrusted { .. }
+                    | ClientTlsError::Handshake(_) => StatusCode::BAD_GATEWAY,
+                },
+                grpc_status: UNAVAILABLE,
+                label: error.label(),
+                code: Some(error.code()),
             },
             Self::Upstream(UpstreamError::Reset(_)) => Telling {
                 status: StatusCode::BAD_GATEWAY,

@@ -6,6 +6,7 @@
 //! is authorized as a whole, connected and streamed by [`tcp`].
 
 mod answer;
+mod app;
 mod body;
 mod downstream;
 mod identify;
@@ -22,7 +23,7 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
-use sidegate_policy::{ConnectPermit, DynamicMetadata, Permit, RequestFacts};
+use sidegate_policy::{ConnectPermit, Denial, DynamicMetadata, Permit, RequestFacts};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -39,6 +40,7 @@ use crate::guard::{self, Late};
 use crate::head::{self, HeadProblem};
 use crate::metrics::Verdict;
 use crate::open_request::Circumstances;
+use crate::outbound;
 use crate::protocol::Protocol;
 use crate::request_body::RequestBody;
 use crate::tunnel::Tunnel;
@@ -55,6 +57,9 @@ pub(crate) async fn connection(
     stream: TcpStream,
     address: SocketAddr,
 ) {
+    if let Some(outbound) = listener.outbound.clone() {
+        return app::connection(worker, listener, outbound, stream, address).await;
+    }
     // accept → identify
     let generation = worker.identities.borrow().generation;
     let identified = tokio::select! {
@@ -175,6 +180,10 @@ async fn forward(
     if record.line.path != head.uri.path() {
         record.line.path = head.uri.path().to_owned();
     }
+    let outbound = downstream.listener.outbound.as_deref();
+    if outbound.is_some() {
+        outbound::unannounce(&mut head);
+    }
     record.trace.put(&mut head.headers);
     if let Some(upgrade) = upgrade {
         upgrade.put(&mut head);
@@ -200,6 +209,8 @@ async fn forward(
     let declared_body_bytes = body.size_hint().exact();
     let needs_body =
         with_evaluator(|evaluator| evaluator.needs_body(&head)).ok_or(ProxyError::NoPolicy)?;
+    // At `egress` the policy sees no bodies.
+    let needs_body = needs_body && outbound.is_none();
     let (seen, body) = if needs_body && !body.is_end_stream() {
         let limits = downstream.listener.body_limits;
         let reading = body::read(body, limits, &downstream.body_budget, timeouts.body_read);
@@ -211,14 +222,27 @@ async fn forward(
         let unread = sidegate_policy::RequestBody::default();
         (unread, RequestBody::unread(body))
     };
-    let circumstances = Circumstances {
+    let mut circumstances = Circumstances {
         scheme: downstream.scheme(),
         time: now,
         declared_body_bytes,
         body: seen,
+        destination: None,
     };
-    let facts = circumstances.of(head);
-    let permit = authorize(downstream, place, facts, record)?;
+    let (permit, way) = match outbound {
+        None => {
+            let facts = circumstances.of(head);
+            (authorize(downstream, place, facts, record)?, None)
+        }
+        Some(outbound) => {
+            let switches = upgrade.is_some();
+            let known = &mut circumstances;
+            let going = app::authorize(downstream, outbound, place, head, known, switches, record);
+            let going = timeout_at(deadline, Box::pin(going)).await;
+            let (permit, way) = going.map_err(|_| ProxyError::RequestTimeout)??;
+            (permit, Some(way))
+        }
+    };
     // Who may not ask does not learn what is there.
     let upstream = &match route {
         Some(route) => &route.upstream,
@@ -234,7 +258,7 @@ async fn forward(
 
     let progress = &record.progress;
     let call = record.trace.call();
-    let sending = Box::pin(upstream.send(permit, body.noting(progress), call));
+    let sending = Box::pin(upstream.send(permit, body.noting(progress), way, call));
     let sending = guard::within(progress, deadline, timeouts.body_read, sending);
     match opened.unless_denied(sending).await {
         Ok(Ok(response)) => {
@@ -270,6 +294,14 @@ fn authorize(
 ) -> Result<Permit, ProxyError> {
     let asked = with_evaluator(|evaluator| evaluator.decide(downstream.facts(route), facts))
         .ok_or(ProxyError::NoPolicy)?;
+    concluded(asked, record)
+}
+
+/// Records what the policy has said, and makes a denial an error.
+fn concluded(
+    asked: Result<Permit, Box<Denial>>,
+    record: &mut Record,
+) -> Result<Permit, ProxyError> {
     let (verdict, decision_id, generation, metadata) = match &asked {
         Ok(permit) => (
             Verdict::allow,

@@ -11,6 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::headers::Forwarding;
 use crate::limits::Limits;
+use crate::outbound::Outbound;
 use crate::path::PathRules;
 use crate::protocol::Protocol;
 use crate::route::Route;
@@ -40,6 +41,9 @@ pub struct ListenerConfig {
     pub forwarding: Forwarding,
     /// What the policy is told of the listener, besides its name.
     pub context_extensions: BTreeMap<String, String>,
+    /// Where it is for a local app's own requests: `tls` is then the app's identity, and nothing is
+    /// shown to the app.
+    pub outbound: Option<Outbound>,
 }
 
 /// How long each phase may take.

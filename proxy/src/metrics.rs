@@ -33,6 +33,7 @@ pub struct ProxyMetrics {
     open: Family<ListenerLabel, Gauge>,
     handshakes: Family<HandshakeLabels, Counter>,
     cut: Family<CutLabels, Counter>,
+    cut_upstreams: Family<CutLabels, Counter>,
     cut_requests: Family<ListenerLabel, Counter>,
     refused: Family<ListenerLabel, Counter>,
     not_accepted: Family<ListenerLabel, Counter>,
@@ -51,6 +52,8 @@ pub(crate) struct ListenerMetrics {
     open: Gauge,
     handshakes: Family<HandshakeLabels, Counter>,
     cut: [Counter; 3],
+    /// Whose trust is gone, and whose SVID ended.
+    cut_upstreams: [Counter; 2],
     cut_requests: Counter,
     refused: Counter,
     not_accepted: Counter,
@@ -151,6 +154,7 @@ impl ProxyMetrics {
             open: Family::default(),
             handshakes: Family::default(),
             cut: Family::default(),
+            cut_upstreams: Family::default(),
             cut_requests: Family::default(),
             refused: Family::default(),
             not_accepted: Family::default(),
@@ -174,6 +178,11 @@ impl ProxyMetrics {
             "connections_cut",
             "Downstream connections that were ended because trust in their peer was withdrawn, a changed policy denies them, or their peer's SVID ended while requests or tunnels ran",
             metrics.cut.clone(),
+        );
+        registry.register(
+            "upstream_connections_cut",
+            "Connections to upstreams by mutual TLS that were ended because what they were trusted by was gone",
+            metrics.cut_upstreams.clone(),
         );
         registry.register(
             "requests_cut",
@@ -230,6 +239,12 @@ impl ProxyMetrics {
             handshakes: self.handshakes.clone(),
             cut: [Cut::trust, Cut::policy, Cut::expired].map(|reason| {
                 self.cut.get_or_create_owned(&CutLabels {
+                    listener: listener.to_owned(),
+                    reason,
+                })
+            }),
+            cut_upstreams: [Cut::trust, Cut::expired].map(|reason| {
+                self.cut_upstreams.get_or_create_owned(&CutLabels {
                     listener: listener.to_owned(),
                     reason,
                 })
@@ -304,6 +319,14 @@ impl ListenerMetrics {
         match reason {
             Cut::trust => trust.inc(),
             Cut::policy => policy.inc(),
+            Cut::expired => expired.inc(),
+        };
+    }
+
+    pub(crate) fn upstream_cut(&self, reason: Cut) {
+        let [trust, expired] = &self.cut_upstreams;
+        match reason {
+            Cut::trust | Cut::policy => trust.inc(),
             Cut::expired => expired.inc(),
         };
     }

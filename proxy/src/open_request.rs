@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::connections::LiveConnection;
 use crate::head::REQUEST_ID;
+use crate::outbound::Destination;
 
 /// What is kept of a request for as long as it is open.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub(crate) struct Circumstances {
     pub(crate) declared_body_bytes: Option<u64>,
     /// What the policy saw of the body.
     pub(crate) body: RequestBody,
+    /// Where it goes, of a local app's own.
+    pub(crate) destination: Option<Arc<Destination>>,
 }
 
 /// A request's policy says no while it runs.
@@ -205,13 +208,18 @@ impl OpenRequest {
         self.circumstances.of(copy(&self.head))
     }
 
+    /// Where it goes, of a local app's own.
+    pub(crate) fn destination(&self) -> Option<&Destination> {
+        self.circumstances.destination.as_deref()
+    }
+
     fn end(&self) -> MutexGuard<'_, End> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A head without its extensions: they hold on to the connection.
-fn copy(head: &Parts) -> Parts {
+pub(crate) fn copy(head: &Parts) -> Parts {
     let (mut copy, ()) = Request::new(()).into_parts();
     copy.method = head.method.clone();
     copy.uri = head.uri.clone();

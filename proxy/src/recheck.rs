@@ -76,6 +76,10 @@ fn ask_connection(live: &LiveConnection, now: SystemTime) {
     if live.policy_generation.swap(generation, Relaxed) == generation {
         return;
     }
+    if live.listener.outbound.is_some() {
+        // A local app's connections are not asked about, but for its requests.
+        return;
+    }
     let Err(refusal) = connect::ask(&live.listener, &live.facts, now) else {
         return;
     };
@@ -100,9 +104,13 @@ fn ask_request(live: &LiveConnection, request: &OpenRequest) -> bool {
     if request.generation() == generation {
         return false;
     }
-    let asked = with_evaluator(|evaluator| {
-        evaluator.decide(live.facts_of(request.route()), request.facts())
-    });
+    let connection = live.facts_of(request.route());
+    let asked = match (&live.listener.outbound, request.destination()) {
+        (Some(outbound), Some(destination)) => {
+            outbound.ask(connection, request.facts(), destination)
+        }
+        _ => with_evaluator(|evaluator| evaluator.decide(connection, request.facts())),
+    };
     let Some(Err(denial)) = asked else {
         request.is_allowed_by(generation);
         return false;

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 
+use crate::metrics::ListenerMetrics;
 use crate::upstream::Upstream;
 
 /// One of a listener's routes. A request goes to the first that it matches.
@@ -79,9 +80,9 @@ impl Route {
     }
 
     /// The same for another worker, which shares no connections with this one.
-    pub(crate) fn for_worker(&self) -> Self {
+    pub(crate) fn for_worker(&self, metrics: &Arc<ListenerMetrics>) -> Self {
         Self {
-            upstream: self.upstream.for_worker(),
+            upstream: self.upstream.for_worker(metrics),
             ..self.clone()
         }
     }

@@ -14,7 +14,6 @@ use crate::guard::Admission;
 use crate::limits::Limits;
 use crate::listener::{BoundListener, ListenerConfig};
 use crate::metrics::{ListenerMetrics, ProxyMetrics};
-use crate::route::Route;
 use crate::serving::{Change, Changes, Next};
 use crate::worker::Listener;
 
@@ -227,7 +226,11 @@ impl Made {
             address: known.address,
             tls: config.tls.clone(),
             protocol: config.protocol,
-            routes: config.routes.iter().map(Route::for_worker).collect(),
+            routes: routes
+                .clone()
+                .map(|route| route.for_worker(metrics))
+                .collect(),
+            outbound: config.outbound.clone().map(Arc::new),
             timeouts: config.timeouts,
             body_limits: config.body_limits,
             limits: config.limits,

@@ -3,6 +3,9 @@
 mod address;
 pub mod http1;
 pub mod http2;
+mod mtls;
+mod network;
+mod resolver;
 pub mod tcp;
 
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use sidegate_identity::tls::ClientTlsError;
 use sidegate_policy::Permit;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
@@ -17,7 +21,7 @@ use tower::util::BoxCloneSyncService;
 use crate::body::{BoxBody, Source};
 use crate::head::strip_hop_by_hop;
 use crate::headers::X_FORWARDED_PROTO;
-use crate::metrics::HttpVersion;
+use crate::metrics::{HttpVersion, ListenerMetrics};
 use crate::request_body::RequestBody;
 use crate::trace::CallTrace;
 use crate::upgrade;
@@ -25,6 +29,9 @@ pub use address::Address;
 pub(crate) use address::Stream;
 use http1::Http1Upstream;
 use http2::Http2Upstream;
+pub use mtls::MtlsUpstream;
+pub(crate) use mtls::{Stream as MtlsStream, Way};
+pub use network::{AddressCheck, BadNetwork, Network};
 use tcp::TcpUpstream;
 
 /// A request handler in this process, such as a component.
@@ -47,6 +54,8 @@ pub enum Upstream {
     Http2(Http2Upstream),
     /// A server that is sent bytes as they are: a TCP listener's, or of a route for `CONNECT`.
     Tcp(TcpUpstream),
+    /// A peer in the mesh, over mutual TLS.
+    Mtls(MtlsUpstream),
 }
 
 /// Where an upstream is, as logs, metrics and traces tell it.
@@ -81,6 +90,15 @@ pub(crate) enum UpstreamError {
     ConnectTimeout,
     #[error("the upstream cannot be connected to")]
     Connect(#[source] std::io::Error),
+    #[error("the upstream's name cannot be resolved")]
+    Resolve(#[source] std::io::Error),
+    #[error("`{host}` resolves to {address}, which it may not lead to")]
+    AddressRefused {
+        host: String,
+        address: std::net::IpAddr,
+    },
+    #[error("the upstream is not connected to")]
+    Tls(#[from] ClientTlsError),
     #[error("the upstream broke off")]
     Reset(#[source] hyper::Error),
     #[error("the upstream switched to a protocol that it was not asked for")]
@@ -93,7 +111,7 @@ pub(crate) enum UpstreamError {
 
 impl Upstream {
     /// An upstream for another worker, which shares no connections with this one.
-    pub(crate) fn for_worker(&self) -> Self {
+    pub(crate) fn for_worker(&self, metrics: &Arc<ListenerMetrics>) -> Self {
         match self {
             Self::Service { name, service } => Self::Service {
                 name: Arc::clone(name),
@@ -102,6 +120,7 @@ impl Upstream {
             Self::Http1(upstream) => Self::Http1(upstream.for_worker()),
             Self::Http2(upstream) => Self::Http2(upstream.for_worker()),
             Self::Tcp(upstream) => Self::Tcp(upstream.clone()),
+            Self::Mtls(upstream) => Self::Mtls(upstream.for_worker(metrics)),
         }
     }
 
@@ -132,12 +151,22 @@ impl Upstream {
                 version: None,
                 ..server(upstream.address(), HttpVersion::Http11)
             },
+            Self::Mtls(upstream) => {
+                let authority = upstream.authority();
+                Destination {
+                    name: authority.as_str().into(),
+                    address: bare(authority).into(),
+                    port: authority.port_u16(),
+                    // What the server offers decides.
+                    version: None,
+                }
+            }
         }
     }
 
     /// Whether it can be asked to switch to another protocol, or speaks none.
     pub(crate) fn can_upgrade(&self) -> bool {
-        matches!(self, Self::Http1(_) | Self::Tcp(_))
+        matches!(self, Self::Http1(_) | Self::Tcp(_) | Self::Mtls(_))
     }
 
     /// Whether it is sent bytes, and no requests.
@@ -145,11 +174,13 @@ impl Upstream {
         matches!(self, Self::Tcp(_))
     }
 
-    /// Forwards what the policy permitted, and nothing else can be: this uses the permit up.
+    /// Forwards what the policy permitted, and nothing else can be: this uses the permit up. A `way`
+    /// is a connection that was made for it.
     pub(crate) async fn send(
         &self,
         permit: Permit,
         body: RequestBody,
+        way: Option<Way>,
         call: Option<CallTrace>,
     ) -> Result<Response<Source>, UpstreamError> {
         let mut forwardable = permit.into_forwardable();
@@ -176,6 +207,7 @@ impl Upstream {
             Self::Tcp(upstream) => Response::new(Source::Tunnel {
                 stream: Some(upstream.connect().await?),
             }),
+            Self::Mtls(upstream) => upstream.send(request, way).await?,
         };
         strip_lengths(&mut response);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;

@@ -25,6 +25,7 @@ use crate::headers::Forwarding;
 use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::{ListenerMetrics, RouteMetrics};
+use crate::outbound::Outbound;
 use crate::path::PathRules;
 use crate::protocol::Protocol;
 use crate::recheck;
@@ -64,6 +65,8 @@ pub(crate) struct Listener {
     pub(crate) forwarding: Arc<Forwarding>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) context_extensions: Arc<BTreeMap<String, String>>,
+    /// Where it is for a local app's own requests.
+    pub(crate) outbound: Option<Arc<Outbound>>,
     pub(crate) metrics: Arc<ListenerMetrics>,
     /// Of each route, in the same order.
     pub(crate) route_metrics: Vec<Arc<RouteMetrics>>,

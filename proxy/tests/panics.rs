@@ -203,6 +203,7 @@ impl Stage {
             limits: Limits::default(),
             paths: PathRules::default(),
             forwarding: Forwarding::default(),
+            outbound: None,
             context_extensions: BTreeMap::new(),
         };
         let swap = proxy.listeners();
@@ -314,6 +315,7 @@ async fn a_handler_or_body_that_panics_ends_its_own_connection_or_stream_and_is_
     for path in ["/head", "/body"] {
         let mut http1 = stage.http1().await;
         assert_eq!(whole(http1.send_request(request("/"))).await, greeting());
+        http1.ready().await.unwrap();
         assert_eq!(whole(http1.send_request(request(path))).await, None);
         let ends = async {
             while !http1.is_closed() {

@@ -2,11 +2,13 @@
 
 Usage: grpc_echo.py serve
        grpc_echo.py call ADDRESS FOLDER CALLS
+       grpc_echo.py plain ADDRESS CALLS
 
 `serve` listens on a free port of the loopback interface without TLS, prints {"port": …} and serves
 until it is stopped. `call` shows the identity in FOLDER (svid.pem, key.pem) to ADDRESS, whose
 certificate is for `localhost` and signed by bundle.pem, and makes the CALLS: a JSON list of
-[method, messages, timeout in seconds]. It prints a list with what became of each.
+[method, messages, timeout in seconds]. It prints a list with what became of each. `plain` does the
+same without TLS.
 """
 
 import json
@@ -92,6 +94,11 @@ def call(address, folder, calls):
         print(json.dumps([one(channel, *each) for each in json.loads(calls)]))
 
 
+def plain(address, calls):
+    with grpc.insecure_channel(address) as channel:
+        print(json.dumps([one(channel, *each) for each in json.loads(calls)]))
+
+
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {"serve": serve, "call": call}[mode](*arguments)
+    {"serve": serve, "call": call, "plain": plain}[mode](*arguments)

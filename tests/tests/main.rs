@@ -35,6 +35,7 @@ mod nghttp2;
 mod opa_envoy;
 mod opa_eval;
 mod origins;
+mod outbound;
 mod overload;
 mod paths;
 mod policy;

@@ -22,14 +22,14 @@ route := input.attributes.contextExtensions.route
 "#;
 
 /// grpcio, which listens without TLS.
-struct Grpc {
+pub(crate) struct Grpc {
     _server: Running,
-    port: u64,
+    pub(crate) port: u64,
 }
 
 impl Grpc {
     /// `None` where there is no grpcio.
-    fn serve(test: &str) -> Option<Self> {
+    pub(crate) fn serve(test: &str) -> Option<Self> {
         let Some(mut command) = peer("serve") else {
             skip(test, Tool::Python);
             return None;
@@ -43,7 +43,7 @@ impl Grpc {
     }
 }
 
-fn peer(mode: &str) -> Option<Command> {
+pub(crate) fn peer(mode: &str) -> Option<Command> {
     let mut command = Command::new(tool(Tool::Python)?);
     command
         .arg(root().join("tests/peers/grpc_echo.py"))

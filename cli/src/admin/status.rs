@@ -91,6 +91,9 @@ pub(crate) struct PolicyFacts {
     /// Whether it decides on connections too.
     #[serde(default)]
     pub(crate) connect: bool,
+    /// Whether it says something about what apps send, where there are outbound listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) egress: Option<bool>,
     /// What evaluates it for requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) engine: Option<EngineFacts>,

@@ -6,7 +6,7 @@ use std::path::Path;
 use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::AuthorityKind;
 
-use super::{Category, Check, authority, file_descriptors, probe, span};
+use super::{Category, Check, authority, egress, file_descriptors, probe, span};
 use crate::admin::{
     AdminClient, DecisionLogFacts, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status,
     SvidStatus,
@@ -198,6 +198,7 @@ fn policy(policy: &PolicyFacts) -> Vec<Check> {
             .hint("change the sources; or `sidegate policy rollback` again, to return to them"),
         _ => row,
     }];
+    rows.extend(egress(policy.egress));
     if policy.is_promoted {
         let reason = format!("the next start loads {} again", policy.origin());
         rows.push(

@@ -132,6 +132,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             tls: TlsMode::Mutual,
             protocol: Protocol::Auto,
             sni: Vec::new(),
+            outbound: None,
             timeouts: Timeouts::default(),
             body_limits: BodyLimits::default(),
             limits: Limits::default(),

@@ -64,6 +64,12 @@ pub(crate) const NO_TRUSTED_HOP: &str = "SG0062";
 pub(crate) const SERVER_NAMES: &str = "SG0063";
 /// A listener's protocol, a route's methods and what is behind them do not fit together.
 pub(crate) const PROTOCOL: &str = "SG0064";
+/// Who a server must be: not said where it matters, or said where it cannot.
+pub(crate) const EXPECTED: &str = "SG0065";
+/// An outbound listener that others than local apps could reach.
+pub(crate) const NOT_LOOPBACK: &str = "SG0068";
+/// An upstream, route or network that does not fit an outbound listener.
+pub(crate) const EGRESS: &str = "SG0069";
 /// A key that has no effect beside another.
 pub(crate) const NO_EFFECT: &str = "SG0039";
 /// A name that systemd gives no socket.

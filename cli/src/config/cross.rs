@@ -30,6 +30,11 @@ pub(super) fn check(raw: &RawConfig, lowering: &mut Lowering<'_>) {
         let name = raw.0.name.as_deref()?;
         Some((name, Key::listener(index).child("name")))
     });
+    let egress_names = raw.egress.iter().enumerate().filter_map(|(index, raw)| {
+        let name = raw.0.name.as_deref()?;
+        Some((name, Key::egress(index).child("name")))
+    });
+    let listener_names = listener_names.chain(egress_names);
     let what = "is the name of two listeners";
     unique(lowering, listener_names, codes::DUPLICATE_NAME, what);
 
@@ -101,6 +106,11 @@ fn addresses(raw: &RawConfig, lowering: &mut Lowering<'_>) {
         let address = parse(&raw.0.listen)?;
         Some((address, Key::listener(index).child("listen")))
     });
+    let egress = raw.egress.iter().enumerate().filter_map(|(index, raw)| {
+        let address = parse(&raw.0.listen)?;
+        Some((address, Key::egress(index).child("listen")))
+    });
+    let listeners = listeners.chain(egress);
     let used = admin.into_iter().chain(listeners);
     let used = used.filter(|(address, _)| address.port() != 0);
     let what = "is listened on twice";
@@ -182,6 +192,11 @@ fn identities(raw: &RawConfig, lowering: &mut Lowering<'_>) {
         });
         by_name.chain([(raw.0.spiffe_id.as_deref(), key.child("spiffe_id"))])
     });
+    let egress = raw.egress.iter().enumerate().map(|(index, raw)| {
+        let key = Key::egress(index).child("spiffe_id");
+        (raw.0.spiffe_id.as_deref(), key)
+    });
+    let listeners = listeners.chain(egress);
     let files = raw.svid_file.iter().enumerate().map(|(index, raw)| {
         let key = Key::svid_file(index).child("spiffe_id");
         (raw.0.spiffe_id.as_deref(), key)

@@ -51,6 +51,12 @@ pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
     );
     with_domain(old.components == new.components, "component");
     with_domain(old.listeners == new.listeners, "listener");
+    // The policy is not asked about what apps send, unless it was loaded for that.
+    let has_egress = |config: &Config| config.listeners.iter().any(|it| it.outbound.is_some());
+    let is_first_egress = has_egress(&new) && !has_egress(old);
+    if is_first_egress {
+        restart.push("egress".to_owned());
+    }
     if *socket != new.workload_api.socket {
         restart.push("workload_api.socket".to_owned());
     }
@@ -87,6 +93,10 @@ pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
         next.identity.entries = new.identity.entries;
         next.components = new.components;
         next.listeners = new.listeners;
+        if is_first_egress {
+            next.listeners
+                .retain(|listener| listener.outbound.is_none());
+        }
     }
     (next, restart)
 }

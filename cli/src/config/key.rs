@@ -39,6 +39,11 @@ impl Key {
         Self::of("listener").item(index)
     }
 
+    /// The outbound listener at `index`, counted from 0 in file order.
+    pub(crate) fn egress(index: usize) -> Self {
+        Self::of("egress").item(index)
+    }
+
     /// The directory of SVID files at `index`, counted from 0 in file order.
     pub(crate) fn svid_file(index: usize) -> Self {
         Self::of("svid_file").item(index)

@@ -2,6 +2,7 @@
 
 mod bundles;
 mod decision_log;
+mod egress;
 mod heads;
 mod limits;
 mod log;
@@ -29,6 +30,7 @@ use super::raw::{
 };
 use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
 use crate::table::Table;
+use egress::RawTarget;
 
 /// The lowering of one file: reads values, keeps problems.
 pub(super) struct Lowering<'a> {
@@ -67,7 +69,8 @@ impl Lowering<'_> {
         let policy = self.policy(raw.policy);
         let proxy = self.proxy(raw.proxy.unwrap_or_default().0);
         let components = self.each(raw.component, Key::component, Self::component);
-        let listeners = self.each(raw.listener, Key::listener, Self::listener);
+        let mut listeners = self.each(raw.listener, Key::listener, Self::listener);
+        listeners.extend(self.each(raw.egress, Key::egress, Self::egress));
         let svid_files = self.each(raw.svid_file, Key::svid_file, Self::svid_file);
         let log = self.log(raw.log.unwrap_or_default().0);
         let decision_log = raw.decision_log.and_then(|raw| self.decision_log(raw.0));
@@ -293,9 +296,16 @@ impl Lowering<'_> {
         let name = self.required(raw.name, at.child("name"), values::name);
         let listen = self.required(raw.listen, at.child("listen"), values::listen);
         let paths = self.paths(&at.child("path"), raw.path.unwrap_or_default().0);
-        let routes = self.routes(at, raw.route, paths);
+        let routes = self.routes(at, raw.route, paths, None);
         let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));
-        let target = self.target(at, raw.component, raw.upstream, is_optional);
+        let target = RawTarget {
+            component: raw.component,
+            upstream: raw.upstream,
+            expected_spiffe_ids: raw.expected_spiffe_ids,
+            expected_trust_domain: raw.expected_trust_domain,
+            outbound: None,
+        };
+        let target = self.target(at, target, is_optional);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
         let tls = self.optional(raw.tls, at.child("tls"), values::tls_mode);
         self.behind_protocol(at, protocol, target.as_ref().and_then(Option::as_ref));
@@ -330,6 +340,7 @@ impl Lowering<'_> {
             paths: paths?,
             forwarding: forwarding?,
             context_extensions,
+            outbound: None,
         })
     }
 

@@ -37,7 +37,7 @@ pub(crate) use model::{
     Proxy, Receiver, SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
 };
 
-pub(crate) use upstream::{UpstreamServer, upstream_server};
+pub(crate) use upstream::{Mesh, UpstreamServer, upstream_server};
 pub(crate) use values::{directives, jwt_svid_ttl, svid_ttl};
 
 use document::{Document, KeyMap};

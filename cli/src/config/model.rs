@@ -17,6 +17,7 @@ pub(crate) use sidegate_identity::tls::TlsMode;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
 pub(crate) use sidegate_policy::decision_log::{FileOptions, UploadOptions};
 pub(crate) use sidegate_policy::shadow::Sample;
+pub(crate) use sidegate_proxy::upstream::AddressCheck;
 pub(crate) use sidegate_proxy::{
     BodyLimits, Forwarding, Http2Limits, Limits, LineFormat, PathRules, Protocol, RequestRate,
     RouteMatch, Timeouts,
@@ -35,7 +36,7 @@ pub(crate) struct Config {
     pub(crate) proxy: Proxy,
     /// In file order; names are unique.
     pub(crate) components: Vec<Component>,
-    /// In file order; names and non-zero addresses are unique.
+    /// In file order, those of `[[egress]]` last; names and non-zero addresses are unique.
     pub(crate) listeners: Vec<Listener>,
     /// In file order; directories are unique.
     pub(crate) svid_files: Vec<SvidFile>,
@@ -228,6 +229,15 @@ pub(crate) struct Listener {
     pub(crate) forwarding: Forwarding,
     /// What the policy is told of the listener, without its name.
     pub(crate) context_extensions: BTreeMap<String, String>,
+    /// Where it is one of `[[egress]]`, for a local app's own requests.
+    pub(crate) outbound: Option<Outbound>,
+}
+
+/// What `[[egress]]` has and no other listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outbound {
+    /// Where names may lead.
+    pub(crate) addresses: AddressCheck,
 }
 
 /// Where a listener's sockets come from.

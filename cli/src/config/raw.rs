@@ -22,6 +22,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) listener: Vec<Table<RawListener>>,
     #[serde(default)]
+    pub(super) egress: Vec<Table<RawEgress>>,
+    #[serde(default)]
     pub(super) svid_file: Vec<Table<RawSvidFile>>,
     pub(super) log: Option<Table<RawLog>>,
     pub(super) decision_log: Option<Table<RawDecisionLog>>,
@@ -139,6 +141,8 @@ pub(super) struct RawListener {
     pub(super) listen: Option<String>,
     pub(super) component: Option<String>,
     pub(super) upstream: Option<String>,
+    pub(super) expected_spiffe_ids: Option<Vec<String>>,
+    pub(super) expected_trust_domain: Option<String>,
     pub(super) spiffe_id: Option<String>,
     pub(super) tls: Option<String>,
     pub(super) protocol: Option<String>,
@@ -167,6 +171,25 @@ pub(super) struct RawSni {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawEgress {
+    pub(super) name: Option<String>,
+    pub(super) listen: Option<String>,
+    pub(super) spiffe_id: Option<String>,
+    pub(super) protocol: Option<String>,
+    pub(super) upstream: Option<String>,
+    pub(super) expected_spiffe_ids: Option<Vec<String>>,
+    pub(super) expected_trust_domain: Option<String>,
+    pub(super) allowed_addresses: Option<Vec<String>>,
+    pub(super) timeouts: Option<Table<RawTimeouts>>,
+    pub(super) limits: Option<Table<RawLimits>>,
+    pub(super) http2: Option<Table<RawHttp2>>,
+    pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
+    #[serde(default)]
+    pub(super) route: Vec<Table<RawRoute>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub(super) name: Option<String>,
     #[serde(default)]
@@ -178,6 +201,8 @@ pub(super) struct RawRoute {
     pub(super) headers: Option<Table<BTreeMap<String, String>>>,
     pub(super) component: Option<String>,
     pub(super) upstream: Option<String>,
+    pub(super) expected_spiffe_ids: Option<Vec<String>>,
+    pub(super) expected_trust_domain: Option<String>,
     pub(super) request_timeout: Option<String>,
     pub(super) context_extensions: Option<Table<BTreeMap<String, String>>>,
 }

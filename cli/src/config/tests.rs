@@ -197,6 +197,7 @@ fn what_is_left_out_has_the_documented_default() {
             tls: TlsMode::Mutual,
             protocol: Protocol::Auto,
             sni: Vec::new(),
+            outbound: None,
             timeouts: Timeouts {
                 header_read: Duration::from_secs(10),
                 idle: Duration::from_secs(60),
@@ -394,6 +395,7 @@ fn what_is_written_is_what_is_used() {
             tls: TlsMode::Mutual,
             protocol: Protocol::Auto,
             sni: Vec::new(),
+            outbound: None,
             timeouts: Timeouts {
                 header_read: Duration::from_secs(1),
                 idle: Duration::from_secs(2),

@@ -1,32 +1,67 @@
-//! Servers behind listeners, as URLs: `http://` for HTTP/1.1, `h2c://` for HTTP/2 without TLS,
-//! `tcp://` for bytes as they are, and all of them over a Unix socket.
+//! Servers behind listeners, as URLs: `http://` for HTTP/1.1, `h2c://` for HTTP/2 without TLS, `tcp://`
+//! for bytes as they are, and all of them over a Unix socket; `https://` for HTTP by mutual TLS,
+//! `tls://` for anything by mutual TLS.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
+use sidegate_identity::clock::Clock;
+use sidegate_identity::svid::Identities;
+use sidegate_identity::tls::{ClientTls, Expected, Presented, TlsError};
 use sidegate_proxy::upstream::http1::Http1Upstream;
 use sidegate_proxy::upstream::http2::Http2Upstream;
 use sidegate_proxy::upstream::tcp::TcpUpstream;
-use sidegate_proxy::upstream::{Address, Upstream};
+use sidegate_proxy::upstream::{Address, AddressCheck, MtlsUpstream, Upstream};
+use tokio::sync::watch;
 
 use super::codes;
 use super::model::WorkloadApi;
 use super::values::{Problem, is_host};
 
-/// A server behind a listener, reached in plain text.
+/// A server behind a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UpstreamServer {
     protocol: Protocol,
     address: Address,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Protocol {
     Http1,
     Http2,
     Tcp,
+    /// Mutual TLS: HTTP, or else anything.
+    Mtls {
+        expected: Expected,
+        is_http: bool,
+    },
+}
+
+/// A server as its URL says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Written {
+    Plain(UpstreamServer),
+    InMesh(InMesh),
+}
+
+/// A server by mutual TLS, of which it is not said yet who it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InMesh {
+    authority: Authority,
+    pub(super) is_http: bool,
+}
+
+/// As whom servers in the mesh are connected to, and how.
+#[derive(Clone)]
+pub(crate) struct Mesh {
+    pub(crate) presented: Presented,
+    pub(crate) identities: watch::Receiver<Arc<Identities>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Where names may lead.
+    pub(crate) addresses: AddressCheck,
 }
 
 impl UpstreamServer {
@@ -36,19 +71,51 @@ impl UpstreamServer {
     }
 
     /// The data plane's end of it. Nothing is connected yet.
-    pub(crate) fn upstream(&self, connect_timeout: Duration) -> Upstream {
+    ///
+    /// # Errors
+    /// There is nothing to show to a server in the mesh.
+    pub(crate) fn upstream(
+        &self,
+        connect_timeout: Duration,
+        mesh: &Mesh,
+    ) -> Result<Upstream, TlsError> {
         let address = self.address.clone();
-        match self.protocol {
-            Protocol::Http1 => Upstream::Http1(Http1Upstream::new(address, connect_timeout)),
-            Protocol::Http2 => Upstream::Http2(Http2Upstream::new(address, connect_timeout)),
-            Protocol::Tcp => Upstream::Tcp(TcpUpstream::new(address, connect_timeout)),
+        Ok(match (&self.protocol, address) {
+            (Protocol::Http1, address) => {
+                Upstream::Http1(Http1Upstream::new(address, connect_timeout))
+            }
+            (Protocol::Tcp, address) => Upstream::Tcp(TcpUpstream::new(address, connect_timeout)),
+            (Protocol::Mtls { expected, .. }, Address::Tcp(authority)) => {
+                let (presented, expected) = (mesh.presented.clone(), expected.clone());
+                let tls = ClientTls::new(presented, expected, mesh.identities.clone())?;
+                let clock = Arc::clone(&mesh.clock);
+                let check = mesh.addresses.clone();
+                let upstream = MtlsUpstream::new(authority, check, tls, clock, connect_timeout);
+                Upstream::Mtls(upstream)
+            }
+            (Protocol::Http2 | Protocol::Mtls { .. }, address) => {
+                Upstream::Http2(Http2Upstream::new(address, connect_timeout))
+            }
+        })
+    }
+}
+
+impl InMesh {
+    /// It must be this one.
+    pub(super) fn expecting(self, expected: Expected) -> UpstreamServer {
+        let Self { authority, is_http } = self;
+        UpstreamServer {
+            protocol: Protocol::Mtls { expected, is_http },
+            address: Address::Tcp(authority),
         }
     }
 }
 
 impl fmt::Display for UpstreamServer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match (self.protocol, &self.address) {
+        let scheme = match (&self.protocol, &self.address) {
+            (Protocol::Mtls { is_http: true, .. }, _) => "https",
+            (Protocol::Mtls { is_http: false, .. }, _) => "tls",
             (Protocol::Http1, Address::Tcp(_)) => "http",
             (Protocol::Http2, Address::Tcp(_)) => "h2c",
             (Protocol::Tcp, Address::Tcp(_)) => "tcp",
@@ -62,14 +129,19 @@ impl fmt::Display for UpstreamServer {
 
 /// An upstream on the command line, by the same rule as in a file.
 pub(crate) fn upstream_server(text: &str) -> Result<UpstreamServer, String> {
-    let server = upstream(text).map_err(Problem::in_a_line)?;
-    match server.is_tcp() {
-        true => Err("takes no requests, and there is a listener for HTTP only here".to_owned()),
-        false => Ok(server),
+    match upstream(text).map_err(Problem::in_a_line)? {
+        Written::Plain(server) if server.is_tcp() => {
+            Err("takes no requests, and there is a listener for HTTP only here".to_owned())
+        }
+        Written::Plain(server) => Ok(server),
+        Written::InMesh(_) => {
+            let problem = "by mutual TLS it must be said who the server is: that takes a file";
+            Err(problem.to_owned())
+        }
     }
 }
 
-pub(super) fn upstream(text: &str) -> Result<UpstreamServer, Problem> {
+pub(super) fn upstream(text: &str) -> Result<Written, Problem> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let (protocol, address) = match scheme {
         "http" => (Protocol::Http1, tcp(rest)?),
@@ -78,13 +150,19 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamServer, Problem> {
         "unix+h2c" => (Protocol::Http2, unix(rest)?),
         "tcp" => (Protocol::Tcp, tcp(rest)?),
         "unix+tcp" => (Protocol::Tcp, unix(rest)?),
+        "https" | "tls" => {
+            return Ok(Written::InMesh(InMesh {
+                authority: host_and_port(rest)?,
+                is_http: scheme == "https",
+            }));
+        }
         _ => {
-            let schemes = "must begin with `http://`, `h2c://`, `tcp://`, `unix://`, \
+            let schemes = "must begin with `http://`, `h2c://`, `https://`, `tcp://`, `unix://`, \
                            `unix+h2c://` or `unix+tcp://`";
             return Err(refused(schemes));
         }
     };
-    Ok(UpstreamServer { protocol, address })
+    Ok(Written::Plain(UpstreamServer { protocol, address }))
 }
 
 fn refused(label: &str) -> Problem {
@@ -108,8 +186,11 @@ fn unix(path: &str) -> Result<Address, Problem> {
     Ok(Address::Unix(PathBuf::from(path)))
 }
 
-/// A host and a port.
 fn tcp(rest: &str) -> Result<Address, Problem> {
+    host_and_port(rest).map(Address::Tcp)
+}
+
+fn host_and_port(rest: &str) -> Result<Authority, Problem> {
     if rest.contains(['/', '?', '#']) {
         return Err(refused("must end after the port"));
     }
@@ -131,7 +212,7 @@ fn tcp(rest: &str) -> Result<Address, Problem> {
         return Err(refused("must name a port from 1 to 65535"));
     }
     if is_host(authority.host()) {
-        Ok(Address::Tcp(authority))
+        Ok(authority)
     } else {
         Err(refused("the host is neither an IP address nor a name"))
     }

@@ -14,6 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, Uri};
 use nix::sys::signal::Signal;
 use sidegate_policy::bundle::SignatureAlgorithm;
+use sidegate_proxy::upstream::{BadNetwork, Network};
 use spiffe::{SpiffeId, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
@@ -297,6 +298,31 @@ pub(super) fn access_log_kind(text: &str) -> Result<AccessLogKind, Problem> {
             ("file", AccessLogKind::File),
         ],
     )
+}
+
+pub(super) fn outbound_protocol(text: &str) -> Result<Protocol, Problem> {
+    one_of(text, &[("http", Protocol::Auto), ("tcp", Protocol::Tcp)])
+}
+
+/// An address that only this machine can reach.
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, Problem> {
+    let address = address(text)?;
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(address),
+        false => Err(Problem::new(
+            codes::NOT_LOOPBACK,
+            "is not loopback",
+            "others than local apps could connect, and would have the app's identity",
+        )
+        .help(format!("write \"127.0.0.1:{}\"", address.port()))),
+    }
+}
+
+pub(super) fn network(text: &str) -> Result<Network, Problem> {
+    text.parse().map_err(|error: BadNetwork| {
+        Problem::new(codes::EGRESS, "is not a network", error.to_string())
+            .help("write it like \"10.0.0.0/8\", \"127.0.0.1\" or \"fd00::/8\"")
+    })
 }
 
 pub(super) fn tls_mode(text: &str) -> Result<TlsMode, Problem> {

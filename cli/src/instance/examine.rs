@@ -26,10 +26,10 @@ use super::{
 };
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{
-    Category, Check, authority, counted, file_descriptors, kept_authority, tcp_policy,
+    Category, Check, authority, counted, egress, file_descriptors, kept_authority, tcp_policy,
 };
 use crate::config::{
-    AccessLogOutput, Config, ConfigSource, Identity, Key, Listen, Listener, Protocol, Target,
+    AccessLogOutput, Config, ConfigSource, Identity, Listen, Listener, Protocol, Target,
 };
 use crate::failure::Failure;
 
@@ -222,9 +222,11 @@ impl Examination<'_> {
             Err(_) => status::policy_origin(self.config).unwrap_or_default(),
         };
         let decides = policy.as_ref().ok().map(|policy| policy.status().connect);
+        let says = policy.as_ref().ok().and_then(|it| it.status().egress);
         let mut rows = Check::ok("policy", "policy can decide", detail).unless(policy);
+        rows.extend(egress(says));
         let tcp = self.config.listeners.iter();
-        let tcp = tcp.filter(|listener| listener.protocol == Protocol::Tcp);
+        let tcp = tcp.filter(|it| it.protocol == Protocol::Tcp && it.outbound.is_none());
         // Without a policy, that is what has to be mended first.
         let tcp = tcp.filter_map(|listener| Some(tcp_policy(&listener.name, decides?)));
         rows.extend(tcp);
@@ -280,7 +282,7 @@ impl Examination<'_> {
             let (Some(entries), Some(selectors)) = (entries, selectors(listener, loaded)) else {
                 continue;
             };
-            let key = Key::listener(index);
+            let key = listeners::place(self.config, index);
             let named = listener.sni.iter().enumerate().map(|(place, sni)| {
                 let key = key.child("sni").item(place).child("spiffe_id");
                 (Some(&sni.spiffe_id), key)
@@ -311,7 +313,7 @@ impl Examination<'_> {
             listeners.any(|facts| facts.listener.address == *listen)
         });
         let bound = BoundListener::examine(*listen).map_err(|error| {
-            let key = Key::listener(index).child("listen");
+            let key = listeners::place(self.config, index).child("listen");
             refused(Some(self.source), &key, error.code(), &error)
         });
         address(id, detail, is_served, bound)

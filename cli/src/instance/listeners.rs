@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use sidegate_identity::SpiffeId;
 use sidegate_identity::attestation::listener_selectors;
+use sidegate_identity::clock::Clock;
 use sidegate_identity::entry::Entry;
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid::Identities;
 use sidegate_identity::tls::{Presented, ServerTls, TlsServer};
-use sidegate_proxy::upstream::Upstream;
-use sidegate_proxy::{BoundListener, ListenerConfig, NextListener, Protocol, Route};
+use sidegate_policy::Workload;
+use sidegate_proxy::upstream::{AddressCheck, Upstream};
+use sidegate_proxy::{BoundListener, ListenerConfig, NextListener, Outbound, Protocol, Route};
 use tokio::sync::watch;
 
 use super::ListenerStatus;
 use super::components::{Components, Loaded};
 use super::descriptors::{self, Descriptors};
-use crate::config::{Config, ConfigSource, Key, Listen, Listener, Target, Timeouts};
+use crate::config::{Config, ConfigSource, Key, Listen, Listener, Mesh, Target, Timeouts};
 use crate::failure::Failure;
 use crate::systemd::Inherited;
 
@@ -26,6 +28,7 @@ pub(super) struct Parts<'a> {
     pub(super) components: &'a Components,
     pub(super) identities: &'a watch::Receiver<Arc<Identities>>,
     pub(super) inherited: &'a Inherited,
+    pub(super) clock: &'a Arc<dyn Clock>,
     /// How many file descriptors there may be.
     pub(super) descriptors: u64,
 }
@@ -68,12 +71,12 @@ pub(super) fn make(
     };
     for (index, (written, fitted)) in config.listeners.iter().zip(&fitted).enumerate() {
         let refused = |key: &str, code, error: &dyn std::error::Error| {
-            super::refused(source, &Key::listener(index).child(key), code, error)
+            super::refused(source, &place(config, index).child(key), code, error)
         };
         let selectors = selectors(written, parts.components)?;
         let presented = presented(written, &selectors, entries).map_err(|(place, error)| {
             let key = match place {
-                None => Key::listener(index).child("name"),
+                None => self::place(config, index).child("name"),
                 Some(place) => {
                     let sni = Key::listener(index).child("sni").item(place);
                     sni.child("spiffe_id")
@@ -92,17 +95,31 @@ pub(super) fn make(
             continue;
         }
         let tls = tls(written, &presented, parts.identities)?;
+        let own = presented.first().ok_or_else(no_identity)?;
+        let mesh = Mesh {
+            presented: own.clone(),
+            identities: parts.identities.clone(),
+            clock: Arc::clone(parts.clock),
+            addresses: match &written.outbound {
+                Some(outbound) => outbound.addresses.clone(),
+                None => AddressCheck::Any,
+            },
+        };
+        let outbound = written.outbound.as_ref().map(|_| Outbound {
+            workload: Arc::new(workload(own)),
+        });
         let config = ListenerConfig {
             name: written.name.clone(),
             tls: tls.clone(),
             protocol: written.protocol,
-            routes: routes(written, parts.components)?,
+            routes: routes(written, parts.components, &mesh)?,
             timeouts: written.timeouts,
             body_limits: written.body_limits,
             limits: fitted.limits,
             paths: written.paths,
             forwarding: written.forwarding.clone(),
             context_extensions: written.context_extensions.clone(),
+            outbound,
         };
         let address;
         let listens_there = |it: &&Served| it.listens_for(written);
@@ -128,7 +145,7 @@ pub(super) fn make(
             name: written.name.clone(),
             address,
             spiffe_id: tls.own().spiffe_id().to_string(),
-            is_tcp: written.protocol == Protocol::Tcp,
+            is_tcp: written.protocol == Protocol::Tcp && written.outbound.is_none(),
         };
         made.served.push(Served {
             status,
@@ -219,6 +236,25 @@ fn presented(
     .collect()
 }
 
+/// Where a listener stands in the file.
+pub(super) fn place(config: &Config, index: usize) -> Key {
+    let mut listeners = config.listeners.iter();
+    let first = listeners.position(|it| it.outbound.is_some());
+    match first.and_then(|first| index.checked_sub(first)) {
+        Some(index) => Key::egress(index),
+        None => Key::listener(index),
+    }
+}
+
+/// The app whose requests an outbound listener takes.
+fn workload(presented: &Presented) -> Workload {
+    let selectors = presented.selectors.iter();
+    Workload {
+        principal: Some(presented.spiffe_id.to_string()),
+        selectors: selectors.map(ToString::to_string).collect(),
+    }
+}
+
 /// A listener's side of TLS, with each of its identities.
 fn tls(
     listener: &Listener,
@@ -230,13 +266,16 @@ fn tls(
         ServerTls::for_prepared(presented.clone(), identities.clone(), listener.tls, alpn)
             .map_err(|error| Failure::new("SG0042", &error))
     };
-    let missing = || Failure::message("SG0042", "a listener has no identity".to_owned());
-    let (own, named) = presented.split_first().ok_or_else(missing)?;
+    let (own, named) = presented.split_first().ok_or_else(no_identity)?;
     let mut tls = TlsServer::new(server(own)?);
     for (sni, presented) in listener.sni.iter().zip(named) {
         tls = tls.with_names(sni.server_names.iter().cloned(), server(presented)?);
     }
     Ok(tls)
+}
+
+fn no_identity() -> Failure {
+    Failure::message("SG0042", "a listener has no identity".to_owned())
 }
 
 /// Why a listener has no identity.
@@ -274,13 +313,19 @@ fn selectors(listener: &Listener, components: &Components) -> Result<Vec<Selecto
 }
 
 /// The listener's routes, and last the one for all other requests.
-fn routes(listener: &Listener, components: &Components) -> Result<Vec<Route>, Failure> {
+fn routes(
+    listener: &Listener,
+    components: &Components,
+    mesh: &Mesh,
+) -> Result<Vec<Route>, Failure> {
     let Timeouts {
         request, connect, ..
     } = listener.timeouts;
     let upstream = |target: &Target| -> Result<Upstream, Failure> {
         Ok(match target {
-            Target::Upstream(server) => server.upstream(connect),
+            Target::Upstream(server) => server
+                .upstream(connect, mesh)
+                .map_err(|error| Failure::new("SG0042", &error))?,
             Target::Component(name) => Upstream::Service {
                 name: name.as_str().into(),
                 service: component(name, components)?.upstream(),

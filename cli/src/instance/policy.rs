@@ -32,6 +32,7 @@ use super::bundles::{BundleHandle, BundleSources, Update};
 use super::decision_log::Losses;
 use super::status::{self, seconds};
 use crate::admin::{PolicyFacts, Promotion, RefusedSources};
+use crate::check::EGRESS_HINT;
 use crate::failure::chain;
 pub(super) use candidate::{Candidate, load as load_candidate};
 use denials::Denials;
@@ -148,6 +149,7 @@ impl PolicyManager {
     /// Takes over from the start: `policy` decides already.
     pub(super) fn new(policy: Policy, parts: PolicyParts, swap: PolicySwap) -> Self {
         parts.metrics.loaded(policy.generation());
+        warn_of_egress(&policy);
         let state = State {
             since: parts.clock.now(),
             current: Generation {
@@ -398,6 +400,7 @@ impl PolicyManager {
         let retired = self.swap.swap(prepared).await;
         drop(spawn_blocking(move || drop(retired)));
         self.parts.metrics.loaded(number);
+        warn_of_egress(&generation.policy);
         self.parts.metrics.jumped(false);
         let mut state = self.state();
         state.denials.changed(decisions);
@@ -525,6 +528,18 @@ impl ChangeError {
             Self::NoCandidate => "SG0255",
             Self::CandidateRefused { .. } => "SG0257",
         }
+    }
+}
+
+/// Tells of a policy that denies all that apps send because it does not know of it.
+fn warn_of_egress(policy: &Policy) {
+    if policy.status().egress == Some(false) {
+        warn!(
+            code = "SG0398",
+            generation = policy.generation(),
+            hint = EGRESS_HINT,
+            "the policy says nothing of what apps send: all of it is denied",
+        );
     }
 }
 

@@ -216,6 +216,7 @@ impl Reload {
                 components: &components,
                 identities: &identities,
                 inherited: &parts.inherited,
+                clock: &parts.clock,
                 descriptors: parts.descriptors,
             };
             let made = listeners::make(&next, source, &made, entries, &running.listeners)?;

@@ -101,6 +101,7 @@ pub(super) fn policy(path: Option<String>, policy: &Policy) -> PolicyFacts {
         path,
         entrypoint: status.entrypoint.clone(),
         connect: status.connect,
+        egress: status.egress,
         engine: Some(EngineFacts {
             name: engine.name.to_owned(),
             because: engine.because,

@@ -10,10 +10,10 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::record::Record;
+use super::record::{Asked, Record};
 use crate::denial::DenialReason;
 use crate::input::{ConnectionFacts, InputKeys, ReadSet};
-use crate::points::connect;
+use crate::points::{connect, egress};
 
 /// One event. Fields are left out as OPA leaves them out.
 #[derive(Debug, Serialize)]
@@ -87,7 +87,7 @@ impl EventBuilder {
         let Record {
             policy,
             connection,
-            request,
+            asked,
             time,
             decision_id,
             answer,
@@ -97,8 +97,8 @@ impl EventBuilder {
         let facts = ConnectionFacts::new(&connection);
         let mut trace = None;
         let (path, input, error);
-        match request {
-            Some(request) => {
+        match asked {
+            Asked::Request(request) => {
                 path = policy.status().entrypoint.clone();
                 error = denied.as_ref().and_then(EventError::of_request);
                 input = request.into_facts().map(|request| {
@@ -106,7 +106,14 @@ impl EventBuilder {
                     self.keys.document(&self.whole, &facts, &request)
                 });
             }
-            None => {
+            Asked::Egress(request) => {
+                path = egress::ENTRYPOINT.to_owned();
+                error = denied.as_ref().and_then(EventError::of_request);
+                input = request.into_document(&facts, &mut |headers| {
+                    trace = traceparent(headers);
+                });
+            }
+            Asked::Connection => {
                 path = connect::ENTRYPOINT.to_owned();
                 error = denied.as_ref().and_then(EventError::of_connection);
                 input = Some(facts.document());

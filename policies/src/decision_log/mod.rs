@@ -42,7 +42,7 @@ use http::HeaderName;
 pub use credentials::CREDENTIAL_HEADERS;
 pub use file::FileOptions;
 pub use metrics::DecisionLogMetrics;
-pub(crate) use record::{Answer, AskedRequest, HeadCopy, Record, empty_head};
+pub(crate) use record::{Answer, Asked, AskedRequest, HeadCopy, Record, empty_head};
 pub use status::{DecisionLogStatus, Lost};
 pub use upload::{Upload, UploadError, UploadOptions};
 pub(crate) use writer::RateLimit;

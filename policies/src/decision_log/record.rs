@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::denial::DenialReason;
 use crate::input::{ConnectionParameters, RequestFacts};
+use crate::points::egress::AskedEgress;
 use crate::policy::Policy;
 
 /// One decision. The log and the shadow share it.
@@ -22,8 +23,7 @@ pub(crate) struct Record {
     /// Plain text and not the values of the live input: those are counted by the
     /// connection's worker only.
     pub(crate) connection: Arc<ConnectionParameters>,
-    /// `None` where the policy was asked about the connection itself.
-    pub(crate) request: Option<AskedRequest>,
+    pub(crate) asked: Asked,
     /// When the request's head was received, or the connection asked about.
     pub(crate) time: SystemTime,
     pub(crate) decision_id: Uuid,
@@ -32,6 +32,21 @@ pub(crate) struct Record {
     pub(crate) denied: Option<DenialReason>,
     /// How long the whole decision took.
     pub(crate) elapsed: Duration,
+}
+
+/// What the policy was asked about.
+#[derive(Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most records are of requests, and a box would be one more allocation for each"
+)]
+pub(crate) enum Asked {
+    /// The connection itself.
+    Connection,
+    /// A request on it.
+    Request(AskedRequest),
+    /// A request that a workload wants to send.
+    Egress(Box<AskedEgress>),
 }
 
 /// A request that the policy was asked about.
@@ -53,7 +68,7 @@ pub(crate) struct Answer {
 
 /// A request's head in memory of its own: what the server parsed shares its read
 /// buffer, which the next request on the connection needs.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct HeadCopy {
     method: Method,
     version: Version,
@@ -68,8 +83,12 @@ const USUAL_HEADER: usize = 64;
 impl Record {
     /// About how many bytes it takes up.
     pub(crate) fn size(&self) -> usize {
-        let request = self.request.as_ref().map_or(0, AskedRequest::size);
-        size_of::<Self>().saturating_add(request)
+        let asked = match &self.asked {
+            Asked::Connection => 0,
+            Asked::Request(request) => request.size(),
+            Asked::Egress(request) => request.size(),
+        };
+        size_of::<Self>().saturating_add(asked)
     }
 }
 
@@ -90,7 +109,7 @@ impl AskedRequest {
         let strings = [host, request_id];
         let strings = strings.iter().map(|text| text.len()).sum::<usize>();
         strings
-            .saturating_add(self.head.text.len())
+            .saturating_add(self.head.size())
             .saturating_add(body.bytes.len())
     }
 }
@@ -116,6 +135,11 @@ impl HeadCopy {
             version: head.version,
             text,
         }
+    }
+
+    /// About how many bytes it takes up.
+    pub(crate) fn size(&self) -> usize {
+        self.text.len()
     }
 
     /// The head as it was, without its extensions.

@@ -123,6 +123,11 @@ impl ConnectionFacts {
         Value::from(document)
     }
 
+    /// `attributes.contextExtensions`, if there are any.
+    pub(crate) fn context_extensions(&self) -> &Value {
+        &self.context_extensions
+    }
+
     /// What it was made of.
     pub(crate) fn parameters(&self) -> &Arc<ConnectionParameters> {
         &self.parameters

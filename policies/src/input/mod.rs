@@ -80,7 +80,7 @@ fn string(text: &str) -> Value {
 }
 
 /// Adds a member, unless it is undefined.
-fn set(members: &mut Members, key: &Value, value: Value) {
+pub(crate) fn set(members: &mut Members, key: &Value, value: Value) {
     if value != Value::Undefined {
         members.insert(key.clone(), value);
     }

@@ -4,14 +4,23 @@
 //! that is sent.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use http::HeaderMap;
 use http::request::Parts;
 use regorus::Value;
 
+use crate::decision_log::HeadCopy;
 use crate::denial::{Denial, DenialReason};
 use crate::evaluator::Evaluator;
-use crate::input::{InputError, Members, headers, lists, set_string, socket_address, url};
+use crate::input::{
+    ConnectionFacts, InputError, Members, headers, lists, set, set_string, socket_address, url,
+};
 use crate::permit::Permit;
+
+/// The rule that decides, as OPA writes it.
+pub(crate) const ENTRYPOINT: &str = "sidegate/egress/allow";
 
 /// A workload that sends requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,29 +45,95 @@ pub struct EgressRequest {
     pub address: Option<SocketAddr>,
     /// The SPIFFE ID that the peer there must show, if it is in the mesh.
     pub principal: Option<String>,
+    /// When its head was complete.
+    pub time: SystemTime,
+}
+
+/// All that the decision log needs of such a request.
+#[derive(Clone)]
+pub(crate) struct AskedEgress {
+    workload: Arc<Workload>,
+    scheme: String,
+    host: String,
+    address: Option<SocketAddr>,
+    principal: Option<String>,
+    pub(crate) time: SystemTime,
+    /// Empty until it is logged.
+    pub(crate) head: HeadCopy,
 }
 
 impl Evaluator {
-    /// Asks the policy about a request that a workload wants to send. The
-    /// policy was loaded with the entrypoint of
+    /// Asks the policy about a request that a workload wants to send, on a
+    /// connection that the workload made. The policy was loaded with
+    /// [`egress`](crate::PolicyOptions::egress), or with the entrypoint of
     /// [`Egress`](crate::DecisionPoint::Egress).
     ///
     /// # Errors
     ///
-    /// A [`Denial`] whenever the policy does not clearly allow it.
+    /// A [`Denial`] whenever the policy does not clearly allow it: also if it
+    /// says nothing at all about what workloads send.
     pub fn egress(
         &mut self,
-        workload: &Workload,
+        connection: &ConnectionFacts,
+        workload: &Arc<Workload>,
         request: EgressRequest,
     ) -> Result<Permit, Box<Denial>> {
-        let document = document(workload, &request).map_err(DenialReason::MalformedRequest);
-        self.decide_by(document, request.head)
+        let EgressRequest {
+            head,
+            scheme,
+            host,
+            address,
+            principal,
+            time,
+        } = request;
+        let asked = AskedEgress {
+            workload: Arc::clone(workload),
+            scheme,
+            host,
+            address,
+            principal,
+            time,
+            head: HeadCopy::default(),
+        };
+        let document = asked.document(connection, &head);
+        let document = document.map_err(DenialReason::MalformedRequest);
+        self.decide_egress(connection, document, asked, head)
     }
 }
 
-/// The input document.
-fn document(workload: &Workload, request: &EgressRequest) -> Result<Value, InputError> {
-    let target = request.head.uri.path_and_query();
+impl AskedEgress {
+    /// The input document, and its request's headers to whom it may concern.
+    pub(crate) fn into_document(
+        mut self,
+        connection: &ConnectionFacts,
+        look: &mut dyn FnMut(&HeaderMap),
+    ) -> Option<Value> {
+        let head = std::mem::take(&mut self.head).into_head()?;
+        look(&head.headers);
+        self.document(connection, &head).ok()
+    }
+
+    /// About how many bytes it takes up.
+    pub(crate) fn size(&self) -> usize {
+        let strings = self.scheme.len().saturating_add(self.host.len());
+        size_of::<Self>()
+            .saturating_add(strings)
+            .saturating_add(self.head.size())
+    }
+
+    /// The input document.
+    fn document(&self, connection: &ConnectionFacts, head: &Parts) -> Result<Value, InputError> {
+        document(self, connection.context_extensions(), head)
+    }
+}
+
+fn document(
+    request: &AskedEgress,
+    context_extensions: &Value,
+    head: &Parts,
+) -> Result<Value, InputError> {
+    let workload = &request.workload;
+    let target = head.uri.path_and_query();
     let target = target.map_or("", |target| target.as_str());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let segments = url::path_segments(path).map_err(|_| InputError::Path)?;
@@ -76,23 +151,22 @@ fn document(workload: &Workload, request: &EgressRequest) -> Result<Value, Input
 
     let mut http = Members::new();
     for (key, value) in [
-        ("method", request.head.method.as_str()),
+        ("method", head.method.as_str()),
         ("scheme", &request.scheme),
         ("host", &request.host),
         ("path", target),
     ] {
         set_string(&mut http, &key.into(), value);
     }
-    http.insert(
-        "headers".into(),
-        Value::from(headers(&request.head.headers)?),
-    );
+    http.insert("headers".into(), Value::from(headers(&head.headers)?));
     let request = Members::from([("http".into(), Value::from(http))]);
-    let attributes = Members::from([
+    let mut attributes = Members::from([
         ("source".into(), Value::from(source)),
         ("destination".into(), Value::from(destination)),
         ("request".into(), Value::from(request)),
     ]);
+    let key = "contextExtensions".into();
+    set(&mut attributes, &key, context_extensions.clone());
     let selectors = workload.selectors.iter();
     let selectors: Vec<Value> = selectors.map(|name| name.as_str().into()).collect();
     let workload = Members::from([("selectors".into(), Value::from(selectors))]);
@@ -112,32 +186,44 @@ mod tests {
     use super::*;
     use crate::test_schemas::schema;
 
-    fn request(builder: http::request::Builder) -> EgressRequest {
-        EgressRequest {
-            head: builder.body(()).unwrap().into_parts().0,
+    fn head(builder: http::request::Builder) -> Parts {
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn nobodys() -> AskedEgress {
+        AskedEgress {
+            workload: Arc::new(Workload {
+                principal: None,
+                selectors: Vec::new(),
+            }),
             scheme: "https".into(),
             host: "api.example".into(),
             address: None,
             principal: None,
+            time: SystemTime::UNIX_EPOCH,
+            head: HeadCopy::default(),
         }
     }
 
     #[test]
     fn the_document_is_the_one_of_its_schema() {
-        let full = EgressRequest {
+        let full = AskedEgress {
             address: Some("192.0.2.8:443".parse().unwrap()),
             principal: Some("spiffe://sidegate.local/orders".into()),
-            ..request(
-                http::Request::post("/v1/a%20b?q=1&q=2")
-                    .header("host", "api.example")
-                    .header("x-a", "1"),
-            )
+            workload: Arc::new(Workload {
+                principal: Some("spiffe://sidegate.local/frontend".into()),
+                selectors: vec!["component:name:frontend".into()],
+            }),
+            ..nobodys()
         };
-        let workload = Workload {
-            principal: Some("spiffe://sidegate.local/frontend".into()),
-            selectors: vec!["component:name:frontend".into()],
-        };
-        let found = serde_json::to_value(document(&workload, &full).unwrap()).unwrap();
+        let request = head(
+            http::Request::post("/v1/a%20b?q=1&q=2")
+                .header("host", "api.example")
+                .header("x-a", "1"),
+        );
+        let extensions = Value::from_json_str(r#"{"listener": "orders"}"#).unwrap();
+        let found = document(&full, &extensions, &request).unwrap();
+        let found = serde_json::to_value(found).unwrap();
         let expected = serde_json::json!({
             "attributes": {
                 "source": {"principal": "spiffe://sidegate.local/frontend"},
@@ -149,6 +235,7 @@ mod tests {
                     "method": "POST", "scheme": "https", "host": "api.example",
                     "path": "/v1/a%20b?q=1&q=2", "headers": {"x-a": "1"},
                 }},
+                "contextExtensions": {"listener": "orders"},
             },
             "source_principal": "spiffe://sidegate.local/frontend",
             "parsed_path": ["v1", "a b"],
@@ -158,11 +245,8 @@ mod tests {
         assert_eq!(found, expected);
         schema("egress.input").check(&found);
 
-        let nobody = Workload {
-            principal: None,
-            selectors: Vec::new(),
-        };
-        let bare = document(&nobody, &request(http::Request::get("/"))).unwrap();
+        let root = head(http::Request::get("/"));
+        let bare = document(&nobodys(), &Value::Undefined, &root).unwrap();
         let bare = serde_json::to_value(bare).unwrap();
         assert_eq!(bare["attributes"]["source"], serde_json::json!({}));
         schema("egress.input").check(&bare);
@@ -170,12 +254,9 @@ mod tests {
 
     #[test]
     fn a_request_that_can_be_read_in_two_ways_has_no_document() {
-        let nobody = Workload {
-            principal: None,
-            selectors: Vec::new(),
-        };
         for (target, problem) in [("/%ff", InputError::Path), ("/?a;b", InputError::Query)] {
-            let refused = document(&nobody, &request(http::Request::get(target)));
+            let request = head(http::Request::get(target));
+            let refused = document(&nobodys(), &Value::Undefined, &request);
             assert_eq!(refused, Err(problem));
         }
     }

@@ -170,10 +170,13 @@ impl Replay {
 
     fn point(&mut self, event: &LoggedDecision) -> Result<&mut Point, String> {
         let connect = DecisionPoint::Connect.entrypoint();
+        let egress = DecisionPoint::Egress.entrypoint();
         let logged = event.path.as_deref();
-        // The document of a connection is not that of a request: neither is asked the other's rule.
+        // The document of a connection, or of what an app sends, is not that of a request: none is
+        // asked another's rule.
         let asked = match self.entrypoint.as_deref() {
             _ if event.is_about_connection() => connect,
+            _ if logged == Some(egress) => egress,
             Some(entrypoint) if is_connect(entrypoint) => {
                 return Err("it is no decision about a connection".to_owned());
             }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::Shared;
 use super::comparison::{Difference, Verdict};
-use crate::decision_log::{AskedRequest, RateLimit, Record};
+use crate::decision_log::{Asked, RateLimit, Record};
 use crate::evaluator::Evaluator;
 use crate::input::ConnectionFacts;
 
@@ -57,11 +57,16 @@ impl Comparer {
         let generation = record.policy.generation();
         let Record {
             connection,
-            request,
+            asked,
             decision_id,
             ..
         } = record;
-        let Some(request) = request.and_then(AskedRequest::into_facts) else {
+        let request = match asked {
+            Asked::Request(request) => request.into_facts(),
+            // The shadow gets requests only.
+            Asked::Connection | Asked::Egress(_) => None,
+        };
+        let Some(request) = request else {
             // A head that has no copy cannot be put before the candidate.
             self.shared.metrics.dropped.inc();
             return;

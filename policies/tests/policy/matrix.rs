@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, Request};
 use sidegate_policy::{
@@ -125,10 +126,10 @@ fn matrix() -> String {
     matrix.heading(DecisionPoint::Egress, ["workload", "method", "destination"]);
     let mut egress = evaluator(DecisionPoint::Egress);
     for (name, actor) in ACTORS {
-        let workload = Workload {
+        let workload = Arc::new(Workload {
             principal: actor.map(str::to_owned),
             selectors: Vec::new(),
-        };
+        });
         for (host, peer) in DESTINATIONS {
             let request = EgressRequest {
                 head: request(Request::get("/")).head,
@@ -136,8 +137,10 @@ fn matrix() -> String {
                 host: host.to_owned(),
                 address: None,
                 principal: peer.map(str::to_owned),
+                time: SystemTime::UNIX_EPOCH,
             };
-            let allowed = egress.egress(&workload, request).is_ok();
+            let connection = connection(actor);
+            let allowed = egress.egress(&connection, &workload, request).is_ok();
             matrix.row(name, "GET", host, allowed);
         }
     }

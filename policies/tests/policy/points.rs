@@ -1,12 +1,15 @@
 //! The decision points `egress` and `admit`: what becomes of their answers.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use http::Request;
 use sidegate_policy::{
-    AdmitFacts, DecisionError, DecisionPoint, DenialReason, EgressRequest, Evaluator,
-    PolicyOptions, Workload,
+    AdmitFacts, DecisionError, DecisionPoint, DenialReason, EgressRequest, Evaluator, Policy,
+    PolicyOptions, PolicySources, Workload,
 };
 
-use crate::common::{load, metrics, options, request};
+use crate::common::{connection, load, metrics, options, request};
 
 fn evaluator(point: DecisionPoint, module: &str) -> Evaluator {
     let options = PolicyOptions {
@@ -17,11 +20,11 @@ fn evaluator(point: DecisionPoint, module: &str) -> Evaluator {
     policy.evaluator(&metrics()).unwrap()
 }
 
-fn workload() -> Workload {
-    Workload {
+fn workload() -> Arc<Workload> {
+    Arc::new(Workload {
         principal: Some("spiffe://sidegate.local/frontend".to_owned()),
         selectors: vec!["component:name:frontend".to_owned()],
-    }
+    })
 }
 
 fn egress(target: &str) -> EgressRequest {
@@ -31,6 +34,7 @@ fn egress(target: &str) -> EgressRequest {
         host: "api.example".to_owned(),
         address: None,
         principal: None,
+        time: SystemTime::UNIX_EPOCH,
     }
 }
 
@@ -64,16 +68,56 @@ allow := {
 }
 "#,
     );
-    let permit = evaluator.egress(&workload(), egress("/v1/x?a=1&debug=1"));
-    let forwardable = permit.unwrap().into_forwardable();
+    let mut ask = |target| evaluator.egress(&connection(), &workload(), egress(target));
+    let forwardable = ask("/v1/x?a=1&debug=1").unwrap().into_forwardable();
     assert_eq!(forwardable.head.uri, "/v1/x?a=1");
     assert_eq!(forwardable.head.headers["authorization"], "Bearer x");
     assert_eq!(forwardable.generation, 7);
 
-    let denial = evaluator.egress(&workload(), egress("/v2")).unwrap_err();
+    let denial = ask("/v2").unwrap_err();
     assert_eq!(denial.reason, DenialReason::Undefined);
-    let denial = evaluator.egress(&workload(), egress("/%ff")).unwrap_err();
+    let denial = ask("/%ff").unwrap_err();
     assert_eq!(denial.status.as_u16(), 400);
+}
+
+#[test]
+fn a_policy_that_decides_on_requests_decides_beside_on_what_workloads_send() {
+    let module = |egress: &str| format!("package envoy.authz\nallow := true\n{egress}");
+    let egress_module = r#"package sidegate.egress
+default allow := false
+allow if {
+    input.attributes.contextExtensions.listener == "public"
+    input.attributes.request.http.path == "/v1"
+}"#;
+    let options = PolicyOptions {
+        egress: true,
+        ..options()
+    };
+    let sources = PolicySources::from_modules([
+        ("ingress.rego", &*module("")),
+        ("egress.rego", egress_module),
+    ]);
+    let policy = Policy::load(sources.unwrap(), &options).unwrap();
+    assert_eq!(policy.status().egress, Some(true));
+    let mut evaluator = policy.evaluator(&metrics()).unwrap();
+    let mut ask = |target| evaluator.egress(&connection(), &workload(), egress(target));
+    assert!(ask("/v1").is_ok());
+    assert_eq!(ask("/v2").unwrap_err().reason, DenialReason::Policy);
+    let decided = evaluator.decide(&connection(), request(Request::get("/v2")));
+    assert!(decided.is_ok(), "the other decision point stays as it is");
+}
+
+#[test]
+fn a_policy_that_says_nothing_of_what_workloads_send_denies_it() {
+    let options = PolicyOptions {
+        egress: true,
+        ..options()
+    };
+    let policy = load("package envoy.authz\nallow := true", &options).unwrap();
+    assert_eq!(policy.status().egress, Some(false));
+    let mut evaluator = policy.evaluator(&metrics()).unwrap();
+    let denial = evaluator.egress(&connection(), &workload(), egress("/"));
+    assert_eq!(denial.unwrap_err().reason, DenialReason::Undefined);
 }
 
 #[test]

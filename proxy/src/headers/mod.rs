@@ -20,7 +20,7 @@ use crate::head::{REQUEST_ID, XFCC};
 pub(crate) use client_cert::url_encoded;
 pub(crate) use xfcc::Malformed;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// How the client is connected.
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Envoy's header that tells the policy whether it sees a part of the body only.

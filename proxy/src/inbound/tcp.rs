@@ -68,13 +68,15 @@ async fn connect(downstream: &Downstream) -> Result<upstream::Stream, ProxyError
     let mut routes = downstream.listener.routes.iter();
     let upstream = routes.find_map(|route| match &route.upstream {
         Upstream::Tcp(upstream) => Some(upstream),
-        Upstream::Service { .. } | Upstream::Http1(_) | Upstream::Http2(_) => None,
+        Upstream::Service { .. } | Upstream::Http1(_) | Upstream::Http2(_) | Upstream::Mtls(_) => {
+            None
+        }
     });
     Ok(upstream.ok_or(ProxyError::NoRoute)?.connect().await?)
 }
 
 /// There is no upstream to pass bytes on to.
-fn failed(record: &mut Record, error: &ProxyError) {
+pub(super) fn failed(record: &mut Record, error: &ProxyError) {
     let telling = error.telling();
     if let Some(limit) = error.limit() {
         record.metrics.limit_exceeded(limit);

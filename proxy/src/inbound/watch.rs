@@ -48,8 +48,13 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves the connection's requests until it ends or must end. This uses the permit up.
-pub(super) async fn serve(mut stream: Stream, downstream: Arc<Downstream>, permit: ConnectPermit) {
+pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: ConnectPermit) {
     drop(permit);
+    serve_decided(stream, downstream).await;
+}
+
+/// Serves a connection whose requests alone are decided.
+pub(super) async fn serve_decided(mut stream: Stream, downstream: Arc<Downstream>) {
     let mut begun = BytesMut::new();
     let Some(is_http2) = find_out(&mut stream, &mut begun, &downstream).await else {
         let _ = timeout(GOODBYE, stream.shutdown()).await;

@@ -7,21 +7,22 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{self as conn, SendRequest};
+use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 
 use super::address::Address;
-use super::{UpstreamError, broken};
+use super::{UpstreamError, broken, mtls};
 use crate::request_body::RequestBody;
 
 /// Idle connections that are kept, for each worker.
 const MAX_IDLE: usize = 256;
 
-type Sender = SendRequest<RequestBody>;
+pub(super) type Sender = SendRequest<RequestBody>;
 
 /// One server, spoken to over plaintext HTTP/1.1.
 #[derive(Clone)]
@@ -29,7 +30,7 @@ pub struct Http1Upstream {
     pool: Arc<Pool>,
 }
 
-struct Pool {
+pub(super) struct Pool {
     address: Address,
     connect_timeout: Duration,
     idle: Mutex<Vec<Sender>>,
@@ -38,7 +39,13 @@ struct Pool {
 /// A response's body; once it has been read to its end, its connection goes back to the pool.
 pub(crate) struct PooledBody {
     body: Incoming,
-    connection: Option<(Sender, Arc<Pool>)>,
+    connection: Option<(Sender, Home)>,
+}
+
+/// Where a connection goes once its response has been read.
+pub(super) enum Home {
+    Plain(Arc<Pool>),
+    Mtls(mtls::Home),
 }
 
 impl Http1Upstream {
@@ -66,46 +73,89 @@ impl Http1Upstream {
     /// connection did not take goes on to the next.
     pub(crate) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
-        *request.version_mut() = Version::HTTP_11;
-        let body = request.body();
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
-            // Without it hyper would leave the body of a GET or HEAD out.
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-        }
-        if request.headers().contains_key(TE) {
-            // Means this connection only (RFC 9110 section 10.1.4).
-            let upgrades = request.headers().contains_key(UPGRADE);
-            let named = if upgrades { "te, upgrade" } else { "te" };
-            let named = HeaderValue::from_static(named);
-            request.headers_mut().insert(CONNECTION, named);
-        }
+        let mut request = prepared(request);
         loop {
-            let (mut sender, reused) = match self.pool.take() {
+            let (sender, reused) = match self.pool.take() {
                 Some(sender) => (sender, true),
                 None => (self.pool.connect().await?, false),
             };
-            if let Err(error) = sender.ready().await {
-                if reused {
-                    continue;
-                }
-                return Err(UpstreamError::Reset(error));
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
-                    let connection = stays.then(|| (sender, Arc::clone(&self.pool)));
-                    return Ok(response.map(|body| PooledBody { body, connection }));
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(broken(error.into_error())),
-                },
+            let home = Home::Plain(Arc::clone(&self.pool));
+            match send_on(sender, home, request, reused).await? {
+                Ok(response) => return Ok(response),
+                Err(unsent) => request = unsent,
             }
         }
     }
+}
+
+/// A request as it is written to an HTTP/1.1 connection.
+pub(super) fn prepared(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(authority) = request.uri().authority() {
+        // A connection that spoke HTTP/2 did not take it.
+        let host = HeaderValue::from_str(authority.as_str());
+        let target = request.uri().path_and_query().cloned();
+        if let (Ok(host), Some(target)) = (host, target) {
+            request.headers_mut().insert(HOST, host);
+            *request.uri_mut() = Uri::from(target);
+        }
+    }
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Without it hyper would leave the body of a GET or HEAD out.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    if request.headers().contains_key(TE) {
+        // Means this connection only (RFC 9110 section 10.1.4).
+        let upgrades = request.headers().contains_key(UPGRADE);
+        let named = if upgrades { "te, upgrade" } else { "te" };
+        let named = HeaderValue::from_static(named);
+        request.headers_mut().insert(CONNECTION, named);
+    }
+    request
+}
+
+/// Sends a prepared request on a connection. It comes back where a connection that was there before
+/// did not take it.
+pub(super) async fn send_on(
+    mut sender: Sender,
+    home: Home,
+    request: Request<RequestBody>,
+    reused: bool,
+) -> Result<Result<Response<PooledBody>, Request<RequestBody>>, UpstreamError> {
+    if let Err(error) = sender.ready().await {
+        return match reused {
+            true => Ok(Err(request)),
+            false => Err(UpstreamError::Reset(error)),
+        };
+    }
+    match sender.try_send_request(request).await {
+        Ok(response) => {
+            let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+            let connection = stays.then_some((sender, home));
+            Ok(Ok(response.map(|body| PooledBody { body, connection })))
+        }
+        Err(mut error) => match error.take_message() {
+            Some(unsent) if reused => Ok(Err(unsent)),
+            _ => Err(broken(error.into_error())),
+        },
+    }
+}
+
+/// Begins to speak HTTP/1.1 on a connection.
+pub(super) async fn handshake(
+    io: impl Read + Write + Unpin + Send + 'static,
+) -> Result<Sender, UpstreamError> {
+    let (sender, connection) = conn::handshake(io).await.map_err(UpstreamError::Reset)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
 }
 
 impl Pool {
@@ -127,22 +177,16 @@ impl Pool {
 
     async fn connect(&self) -> Result<Sender, UpstreamError> {
         let stream = self.address.connect(self.connect_timeout).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(UpstreamError::Reset)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
-        Ok(sender)
+        handshake(TokioIo::new(stream)).await
     }
 }
 
 impl PooledBody {
     fn give_back(&mut self) {
-        if let Some((sender, pool)) = self.connection.take() {
-            pool.give_back(sender);
+        match self.connection.take() {
+            Some((sender, Home::Plain(pool))) => pool.give_back(sender),
+            Some((sender, Home::Mtls(home))) => home.give_back(sender),
+            None => {}
         }
     }
 }

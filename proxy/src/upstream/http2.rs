@@ -10,6 +10,7 @@ use http::uri::{Authority, Parts, Scheme};
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 
@@ -24,7 +25,7 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// An idle connection that does not answer a PING is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-type Sender = SendRequest<RequestBody>;
+pub(super) type Sender = SendRequest<RequestBody>;
 
 /// One server, spoken to over plaintext HTTP/2.
 #[derive(Clone)]
@@ -72,7 +73,7 @@ impl Http2Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let request = with_pseudo_headers(request);
+        let request = with_pseudo_headers(request, Scheme::HTTP);
         let (mut sender, number, reused) = self.sender(None).await?;
         match sender.try_send_request(request).await {
             Ok(response) => Ok(response),
@@ -96,20 +97,7 @@ impl Http2Upstream {
         }
         let stream = self.shared.address.connect(self.shared.connect_timeout);
         let stream = stream.await?;
-        let (sender, connection) = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(UpstreamError::Reset)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
+        let sender = handshake(TokioIo::new(stream)).await?;
         *current = Current {
             number: current.number + 1,
             sender: Some(sender.clone()),
@@ -118,15 +106,41 @@ impl Http2Upstream {
     }
 }
 
+/// Begins to speak HTTP/2 on a connection.
+pub(super) async fn handshake(
+    io: impl Read + Write + Unpin + Send + 'static,
+) -> Result<Sender, UpstreamError> {
+    let (sender, connection) = Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .handshake(io)
+        .await
+        .map_err(UpstreamError::Reset)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
 /// In HTTP/2 the authority is part of the target, and `TE` says that trailers pass: gRPC servers
 /// insist on it.
-fn with_pseudo_headers(mut request: Request<RequestBody>) -> Request<RequestBody> {
+pub(super) fn with_pseudo_headers(
+    mut request: Request<RequestBody>,
+    scheme: Scheme,
+) -> Request<RequestBody> {
     *request.version_mut() = Version::HTTP_2;
     let authority = request.headers_mut().remove(HOST);
     let authority = authority.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    // One that another connection did not take has it there already.
+    let authority = authority.or_else(|| request.uri().authority().cloned());
     let mut target = Parts::default();
     target.path_and_query = request.uri().path_and_query().cloned();
-    target.scheme = Some(Scheme::HTTP);
+    target.scheme = Some(scheme);
     target.authority = authority;
     if let Ok(target) = Uri::from_parts(target) {
         *request.uri_mut() = target;

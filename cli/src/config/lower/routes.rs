@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Not;
 
 use http::{HeaderName, HeaderValue, Method};
-use sidegate_proxy::{HostPattern, PathMatch, PathRules};
+use sidegate_proxy::{HostPattern, PathMatch, PathRules, Protocol};
 
+use super::egress::RawTarget;
 use super::{AT_LEAST_A_NANOSECOND, Diagnostic, Key, Lowering, codes, values};
 use crate::config::model::{Route, RouteMatch, Target};
 use crate::config::raw::RawRoute;
-use crate::config::upstream;
+use crate::config::upstream::{self, Written};
 use crate::config::values::Problem;
 use crate::table::Table;
 
@@ -21,6 +22,7 @@ impl Lowering<'_> {
         at: &Key,
         raw: Vec<Table<RawRoute>>,
         paths: Option<PathRules>,
+        outbound: Option<Protocol>,
     ) -> Vec<Route> {
         let key = at.child("route");
         // A `CONNECT` goes to a route of its own, wherever that stands.
@@ -29,7 +31,7 @@ impl Lowering<'_> {
         let numbered = raw.into_iter().enumerate();
         let routes = numbered.filter_map(|(index, Table(raw))| {
             let at = key.item(index);
-            let route = self.route(&at, index, raw, paths)?;
+            let route = self.route(&at, index, raw, paths, outbound)?;
             let mut others = takes_requests
                 .iter()
                 .enumerate()
@@ -58,13 +60,21 @@ impl Lowering<'_> {
         index: usize,
         raw: RawRoute,
         paths: Option<PathRules>,
+        outbound: Option<Protocol>,
     ) -> Option<Route> {
         let name = self.optional(raw.name, at.child("name"), values::name);
         let hosts = self.list(&at.child("hosts"), &raw.hosts, host);
         let methods = self.list(&at.child("methods"), &raw.methods, method);
         let path = self.path(at, raw.path, raw.path_prefix, paths);
         let headers = self.headers(&at.child("headers"), raw.headers.unwrap_or_default().0);
-        let target = self.target(at, raw.component, raw.upstream, false);
+        let target = RawTarget {
+            component: raw.component,
+            upstream: raw.upstream,
+            expected_spiffe_ids: raw.expected_spiffe_ids,
+            expected_trust_domain: raw.expected_trust_domain,
+            outbound,
+        };
+        let target = self.target(at, target, false);
         self.connect(
             at,
             &methods,
@@ -148,16 +158,28 @@ impl Lowering<'_> {
     pub(super) fn target(
         &mut self,
         at: &Key,
-        component: Option<String>,
-        upstream: Option<String>,
+        raw: RawTarget,
         is_optional: bool,
     ) -> Option<Option<Target>> {
         let component_key = at.child("component");
         let upstream_key = at.child("upstream");
-        let what = match at.header().ends_with("route]]") {
-            true => "route",
-            false => "listener",
-        };
+        let is_route = at.header().ends_with("route]]");
+        let what = if is_route { "route" } else { "listener" };
+        let RawTarget {
+            component,
+            upstream,
+            expected_spiffe_ids: ids,
+            expected_trust_domain: trust_domain,
+            outbound,
+        } = raw;
+        if let (Some(_), Some(_)) = (&component, outbound) {
+            let title = "a component behind an outbound listener";
+            let problem = Diagnostic::new(codes::EGRESS, title, self.keys.value(&component_key))
+                .label("what an app sends goes to peers in the mesh")
+                .help("write `upstream = \"https://host:port\"`");
+            self.report(problem);
+            return None;
+        }
         match (component, upstream) {
             (Some(_), Some(_)) => {
                 let problem = Diagnostic::new(
@@ -171,25 +193,51 @@ impl Lowering<'_> {
                 self.report(problem);
                 None
             }
-            (Some(name), None) => self
-                .parsed(name.as_str(), &component_key, values::text)
-                .map(|name| Some(Target::Component(name))),
-            (None, Some(address)) => self
-                .parsed(address.as_str(), &upstream_key, upstream::upstream)
-                .map(|server| Some(Target::Upstream(server))),
-            (None, None) if is_optional => Some(None),
+            (Some(name), None) => {
+                self.expected(at, None, ids, trust_domain);
+                self.parsed(name.as_str(), &component_key, values::text)
+                    .map(|name| Some(Target::Component(name)))
+            }
+            (None, Some(address)) => {
+                let server = self.parsed(address.as_str(), &upstream_key, upstream::upstream);
+                let fits = match &server {
+                    Some(server) => self.fits(&upstream_key, server, outbound),
+                    None => false,
+                };
+                if !fits {
+                    return None;
+                }
+                let expected = self.expected(at, server.as_ref(), ids, trust_domain);
+                let server = match server? {
+                    Written::Plain(server) => server,
+                    Written::InMesh(server) => server.expecting(expected?),
+                };
+                Some(Some(Target::Upstream(server)))
+            }
+            (None, None) if is_optional => {
+                self.expected(at, None, ids, trust_domain);
+                Some(None)
+            }
             (None, None) => {
                 if !self.is_faulty(&component_key) && !self.is_faulty(&upstream_key) {
-                    let problem = Diagnostic::new(
-                        codes::LISTENER_TARGET,
-                        format!("a {what} with neither `component` nor `upstream`"),
-                        self.keys.value(at),
-                    )
-                    .label("nothing is behind it")
-                    .help(
-                        "add `component = \"…\"` with the name of a [[component]], or \
-                         `upstream = \"http://host:port\"`",
-                    );
+                    let (title, help) = match outbound {
+                        None => (
+                            format!("a {what} with neither `component` nor `upstream`"),
+                            "add `component = \"…\"` with the name of a [[component]], or \
+                             `upstream = \"http://host:port\"`",
+                        ),
+                        Some(_) => (
+                            match is_route {
+                                true => "a route without `upstream`".to_owned(),
+                                false => "an outbound listener without `upstream`".to_owned(),
+                            },
+                            "add `upstream = \"https://host:port\"` and `expected_spiffe_ids`",
+                        ),
+                    };
+                    let value = self.keys.value(at);
+                    let problem = Diagnostic::new(codes::LISTENER_TARGET, title, value)
+                        .label("nothing is behind it")
+                        .help(help);
                     self.report(problem);
                 }
                 None

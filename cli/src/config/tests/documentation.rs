@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::config::raw::{
-    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEmbedded, RawEntry,
+    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEgress, RawEmbedded, RawEntry,
     RawForwardClientCert, RawHttp2, RawIdentity, RawLimits, RawListener, RawLog, RawPath,
     RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSni, RawSvidFile, RawTimeouts,
     RawWorkloadApi,
@@ -36,6 +36,7 @@ fn every_key_is_documented_under_its_section() {
             "[listener.forward_client_cert]",
             keys_of::<RawForwardClientCert>(),
         ),
+        ("[[egress]]", keys_of::<RawEgress>()),
         ("[[svid_file]]", keys_of::<RawSvidFile>()),
         ("[log]", keys_of::<RawLog>()),
         ("[decision_log]", keys_of::<RawDecisionLog>()),
