@@ -113,7 +113,7 @@ pub(crate) struct ListenerStatus {
     pub(crate) address: SocketAddr,
     pub(crate) spiffe_id: String,
     /// Its connections are no more than bytes: the policy has to decide on each.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_tcp: bool,
 }
 

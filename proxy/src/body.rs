@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use crate::access_log::Record;
 use crate::activity::InFlight;
+use crate::head::strip_trailers;
 use crate::open_request::DeniedNow;
 use crate::upstream::Stream;
 use crate::upstream::http1::PooledBody;
@@ -94,6 +95,18 @@ impl Body for Source {
     }
 }
 
+/// A frame whose trailers, if it is of such, say nothing about the connection or the length: there are
+/// clients that take the response for a broken one then (RFC 9113 section 8.2.2).
+fn without_framing(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
 pin_project_lite::pin_project! {
     /// A body that ends its request: when it is dropped, the request is no longer in flight and its
     /// record is written.
@@ -134,6 +147,7 @@ impl Body for Recorded {
             return Poll::Ready(Some(Err(DeniedNow.into())));
         }
         let frame = ready!(this.source.as_mut().poll_frame(context));
+        let frame = frame.map(|frame| frame.map(without_framing));
         this.record.progress.moved();
         match &frame {
             Some(Ok(frame)) => {

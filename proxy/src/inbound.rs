@@ -110,7 +110,7 @@ fn admit(downstream: &Downstream) -> Option<ConnectPermit> {
     info!(
         code,
         listener = %downstream.listener.name,
-        peer = downstream.peer_id(),
+        peer = %downstream.peer_id(),
         reason = refusal.reason,
         decision_id = refusal.decision_id.map(tracing::field::display),
         error = refusal.error,

@@ -216,7 +216,7 @@ fn note_end(downstream: &Downstream, ended: Option<Result<(), hyper::Error>>) {
             code = "SG0354",
             listener = %listener.name,
             downstream = downstream.address(),
-            peer = downstream.peer_id(),
+            peer = %downstream.peer_id(),
             reason = %flood,
             "an HTTP/2 connection is ended",
         );
@@ -225,7 +225,7 @@ fn note_end(downstream: &Downstream, ended: Option<Result<(), hyper::Error>>) {
         if error.is_parse_too_large() {
             listener.metrics.limit_exceeded(Limit::max_header_bytes);
         }
-        debug!(peer = downstream.peer_id(), %error, "a connection broke");
+        debug!(peer = %downstream.peer_id(), %error, "a connection broke");
     }
 }
 
