@@ -33,6 +33,39 @@ async fn finish(mut command: Command) -> sidegate_tests::Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nghttp_gets_each_of_its_responses_with_odd_settings_and_padding() {
+    let Some(nghttp) = tool(Tool::Nghttp) else {
+        return skip("nghttp_gets_each_of_its_responses", Tool::Nghttp);
+    };
+    let (folder, upstream) = (folder(), Upstream::start().await);
+    write(folder.path(), "policy/policy.rego", ALLOWS);
+    let (_sidegate, client) = Configuration::before(&upstream.url, "").start(folder.path());
+    let content = write(folder.path(), "content", "hello".repeat(20_000));
+    let demo = folder.path().join("demo");
+    for options in [
+        &["--multiply=20"][..],
+        &["--multiply=5", "--padding=200"],
+        &["--multiply=5", "--window-bits=10", "--header-table-size=0"],
+        &["--multiply=5", "--trailer=x-a: 1"],
+        &["--multiply=5", "--no-dep"],
+    ] {
+        let mut command = Command::new(&nghttp);
+        command.args(["--null-out", "--verbose", "--header=:authority: localhost"]);
+        command.arg("--cert").arg(demo.join("svid.pem"));
+        command.arg("--key").arg(demo.join("key.pem"));
+        command.arg("--data").arg(&content).args(options);
+        command.arg(format!("https://{}/", client.address));
+        let before = upstream.heads().len();
+        let output = finish(command).await;
+        assert!(output.status.success(), "{options:?} {output:?}");
+        let number: usize = options[0].split('=').nth(1).unwrap().parse().unwrap();
+        let responses = output.stdout.matches(":status: 200").count();
+        assert_eq!(responses, number, "{options:?} {}", output.stdout);
+        assert_eq!(upstream.heads().len() - before, number, "{options:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_request_of_h2load_fails() {
     let Some(h2load) = tool(Tool::H2load) else {
         return skip("no_request_of_h2load_fails", Tool::H2load);
