@@ -193,14 +193,14 @@ mask contains {"op": "upsert", "path": concat("", ["/input/attributes/request/ht
 "#;
     let logged = Logged::start(folder.path(), FILE, module).await;
     assert_eq!(logged.get("/open/health").await.0, 200);
-    let (status, request) = logged.get("/open?card=4111").await;
+    let (status, request) = logged.get("/open?card=visa-4111").await;
     assert_eq!(status, 200);
     let event = event(&logged, &request);
     assert_eq!(
         event["input"]["parsed_query"]["card"],
         json!(["**REDACTED**"])
     );
-    assert!(!event.to_string().contains("4111"), "{event}");
+    assert!(!event.to_string().contains("visa-4111"), "{event}");
     assert_eq!(
         event["erased"],
         json!(["/input/attributes/source/certificate"])
@@ -219,7 +219,7 @@ async fn a_mask_that_fails_leaves_nothing_to_see_of_the_request() {
     let folder = folder();
     let module = "mask := [\"/input/a\"] if input.path\nmask := [\"/input/b\"] if input.path\n";
     let logged = Logged::start(folder.path(), FILE, module).await;
-    let (status, request) = logged.get("/open?card=4111").await;
+    let (status, request) = logged.get("/open?card=visa-4111").await;
     assert_eq!(status, 200);
     let decision = access_line(&logged.sidegate, &request)["decision_id"].clone();
     let event = until("its event", || {
@@ -230,7 +230,7 @@ async fn a_mask_that_fails_leaves_nothing_to_see_of_the_request() {
     assert_eq!(event["decision_id"], decision);
     assert_eq!(event["error"]["code"], "SG0261");
     assert_eq!(event["erased"], json!(["/input", "/result"]));
-    assert!(!event.to_string().contains("4111"), "{event}");
+    assert!(!event.to_string().contains("visa-4111"), "{event}");
     let withheld = counter(
         &logged.sidegate,
         "sidegate_decision_log_withheld_total",
@@ -239,7 +239,7 @@ async fn a_mask_that_fails_leaves_nothing_to_see_of_the_request() {
     assert_eq!(withheld, 1.0);
     let output = logged.sidegate.stop();
     assert!(output.stderr.contains("SG0261"), "{}", output.stderr);
-    assert!(!output.stderr.contains("4111"), "{}", output.stderr);
+    assert!(!output.stderr.contains("visa-4111"), "{}", output.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
