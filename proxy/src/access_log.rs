@@ -2,6 +2,8 @@
 //!
 //! Workers never wait for it: what the writer cannot take is dropped and counted.
 
+use std::cell::RefCell;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -9,12 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use http::Method;
 use http::StatusCode;
-use serde::Serialize;
+use http::uri::Authority;
+use serde::{Serialize, Serializer};
 use sidegate_policy::{Denial, DynamicMetadata};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::connections::{CutBy, LiveConnection};
 use crate::error::{DENIED, DENIED_NOW};
@@ -106,10 +111,10 @@ pub(crate) struct Line {
     pub(crate) peer: Arc<str>,
     pub(crate) protocol: &'static str,
     /// Of a request only, as are its authority, path and status.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) method: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) authority: String,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    pub(crate) method: Option<Method>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    pub(crate) authority: Option<Authority>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) path: String,
     /// The name of the route that it took.
@@ -119,8 +124,8 @@ pub(crate) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upstream: Option<Arc<str>>,
     pub(crate) verdict: Verdict,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) decision_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    pub(crate) decision_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy_generation: Option<u64>,
     /// What the policy tells, besides its verdict.
@@ -263,7 +268,7 @@ impl Record {
 
     /// Whether its response has no content (RFC 9110 section 6.4.1).
     pub(crate) fn has_no_content(&self) -> bool {
-        self.line.method == "HEAD" || matches!(self.line.status, Some(204 | 304))
+        self.line.method == Some(Method::HEAD) || matches!(self.line.status, Some(204 | 304))
     }
 
     pub(crate) fn complete(&mut self) {
@@ -356,11 +361,32 @@ impl Record {
     }
 }
 
-/// RFC 3339 in UTC.
+/// As it is displayed. It is there.
+fn shown<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+thread_local! {
+    /// The last second that was written, and how: it is the same for thousands of requests.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// RFC 3339 in UTC, with microseconds.
 pub(crate) fn timestamp(now: SystemTime) -> String {
-    OffsetDateTime::from(now)
-        .format(&Rfc3339)
-        .unwrap_or_default()
+    let now = OffsetDateTime::from(now);
+    let second = now.unix_timestamp();
+    SECOND.with_borrow_mut(|(known, text)| {
+        if *known != second || text.is_empty() {
+            let whole = now.replace_nanosecond(0).unwrap_or(now);
+            *text = whole.format(&Rfc3339).unwrap_or_default();
+            text.truncate(text.len().saturating_sub(1));
+            *known = second;
+        }
+        format!("{text}.{:06}Z", now.microsecond())
+    })
 }
 
 fn write_all(woken: &Receiver<()>, all: &Mutex<Vec<Lines>>, mut output: impl Write) {

@@ -10,10 +10,10 @@ use rustls::pki_types::CertificateDer;
 use sidegate_identity::SpiffeId;
 use sidegate_identity::tls::ServerTls;
 use sidegate_policy::ConnectionFacts;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::DENIED_NOW;
 use crate::open_request::OpenRequests;
+use crate::orders::{Order, Orders};
 use crate::worker::Listener;
 
 /// The live connections of one worker.
@@ -48,12 +48,10 @@ pub(crate) struct LiveConnection {
     /// The policy generation that was asked about it last.
     pub(crate) policy_generation: AtomicU64,
     pub(crate) identity_generation: u64,
-    /// Cancelled when the connection must be cut.
-    pub(crate) cancel: CancellationToken,
+    /// What it is told by others.
+    pub(crate) orders: Orders,
     /// Why it was cut, once it is.
     pub(crate) cut_by: OnceLock<CutBy>,
-    /// Cancelled when the connection should end in good order.
-    pub(crate) ending: CancellationToken,
     /// What runs on it.
     pub(crate) requests: OpenRequests,
 }
@@ -125,6 +123,11 @@ impl LiveConnection {
         }
     }
 
+    /// Whether it was told to end at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut_by.get().is_some()
+    }
+
     /// Ends it, whatever it is doing. The first reason is the one that counts.
     pub(crate) fn cut(&self, by: CutBy) {
         self.cut_by.get_or_init(|| by);
@@ -137,7 +140,7 @@ impl LiveConnection {
             identity_generation = self.identity_generation,
             "a live connection is cut",
         );
-        self.cancel.cancel();
+        self.orders.give(Order::Cut);
     }
 }
 

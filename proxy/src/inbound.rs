@@ -93,7 +93,8 @@ pub(crate) async fn connection(
     match listener.protocol {
         Protocol::Tcp => tcp::serve(stream, downstream, permit).await,
         Protocol::Auto | Protocol::Http1 | Protocol::Http2 => {
-            watch::serve(stream, downstream, permit).await;
+            // What it was identified with needs no room any more.
+            Box::pin(watch::serve(stream, downstream, permit)).await;
         }
     }
 }
@@ -188,7 +189,7 @@ async fn forward(
     if let Some(upgrade) = upgrade {
         upgrade.put(&mut head);
     }
-    record.line.authority = authority.to_string();
+    record.line.authority = Some(authority.clone());
     let place = downstream.route(&head, &authority);
     let route = place.and_then(|place| downstream.listener.routes.get(place));
     if let Some(metrics) = place.and_then(|place| downstream.listener.route_metrics.get(place)) {
@@ -329,7 +330,7 @@ fn decided(
     metadata: Option<&DynamicMetadata>,
 ) {
     record.line.verdict = verdict;
-    record.line.decision_id = Some(decision_id.to_string());
+    record.line.decision_id = Some(decision_id);
     record.line.policy_generation = Some(generation);
     record.line.dynamic_metadata = metadata.cloned();
 }

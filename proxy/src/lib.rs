@@ -22,6 +22,7 @@ mod line_format;
 mod listener;
 mod metrics;
 mod open_request;
+mod orders;
 mod outbound;
 mod path;
 mod protocol;

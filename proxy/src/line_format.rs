@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use http::Method;
+
 use crate::access_log::Line;
 
 /// How a line of the access log is written.
@@ -43,7 +45,7 @@ fn combined(line: &Line, verdict: &str) -> String {
     text.push_str(" [");
     text.push_str(&apache_time(&line.time));
     text.push_str("] \"");
-    push(&mut text, &line.method);
+    push(&mut text, line.method.as_ref().map_or("", Method::as_str));
     text.push(' ');
     push(&mut text, &line.path);
     // Writing to a String cannot fail.

@@ -50,8 +50,7 @@ async fn ask_all(worker: &Worker) {
         ask_connection(&live, worker.clock.now());
         for request in live.requests.all() {
             pause(&mut begun).await;
-            if request.age() >= LONG && !live.cancel.is_cancelled() && ask_request(&live, &request)
-            {
+            if request.age() >= LONG && !live.is_cut() && ask_request(&live, &request) {
                 ending.push((Arc::clone(&live), request));
             }
         }

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::connections::CutBy;
 use crate::contained::contained;
 use crate::inbound;
+use crate::orders::Order;
 use crate::worker::{Listener, Worker};
 
 /// Between two looks at connections that are cut and have not ended.
@@ -87,7 +89,7 @@ impl Serving {
                 Next::Changed(of, listener) => {
                     if let Some(accepting) = before.remove(&of) {
                         let name = Arc::clone(&listener.name);
-                        accepting.listener.send_replace(listener).retired.cancel();
+                        self.retire(&accepting.listener.send_replace(listener));
                         self.sockets.insert(name, accepting);
                     }
                 }
@@ -99,12 +101,23 @@ impl Serving {
         }
         for gone in before.values() {
             let listener = Arc::clone(&gone.listener.borrow());
-            listener.retired.cancel();
+            self.retire(&listener);
             tokio::spawn(cut_in_time(Arc::clone(&self.worker), listener));
         }
         end(before).await;
         // Nobody waits any more where the instance ends.
         let _ = change.done.send(());
+    }
+
+    /// Asks the connections of a listener that is not served any more to end, and those that are not
+    /// there yet.
+    fn retire(&self, listener: &Arc<Listener>) {
+        listener.retired.store(true, Relaxed);
+        let live = self.worker.connections.all();
+        let its = live
+            .iter()
+            .filter(|live| Arc::ptr_eq(&live.listener, listener));
+        its.for_each(|live| live.orders.give(Order::Close));
     }
 
     /// Accepts nothing any more.
@@ -198,7 +211,7 @@ async fn cut_in_time(worker: Arc<Worker>, listener: Arc<Listener>) {
         let live = worker.connections.all();
         let live = live
             .iter()
-            .filter(|live| Arc::ptr_eq(&live.listener, &listener) && !live.cancel.is_cancelled());
+            .filter(|live| Arc::ptr_eq(&live.listener, &listener) && !live.is_cut());
         for live in live {
             live.cut(CutBy::Drain);
             cut += 1;

@@ -3,12 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::guard::Admission;
 use crate::limits::Limits;
@@ -241,7 +241,7 @@ impl Made {
             metrics: Arc::clone(metrics),
             route_metrics: routes.map(|route| metrics.of_route(route)).collect(),
             unrouted: metrics.of_no_route(),
-            retired: CancellationToken::new(),
+            retired: AtomicBool::new(false),
         })
     }
 }

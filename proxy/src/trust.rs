@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::connections::{CutBy, LiveConnection};
 use crate::metrics::Cut;
+use crate::orders::Order;
 use crate::worker::Worker;
 
 /// Connections that are verified at a stretch, before others on the worker get their turn.
@@ -53,7 +54,7 @@ pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
     let now = worker.clock.now();
     match live.tls.trust(&live.chain, now) {
         Trust::Held => {}
-        Trust::Ending => live.ending.cancel(),
+        Trust::Ending => live.orders.give(Order::Close),
         Trust::Gone => {
             info!(
                 code = "SG0309",

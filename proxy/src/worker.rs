@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sidegate_identity::clock::Clock;
@@ -25,6 +26,7 @@ use crate::headers::Forwarding;
 use crate::limits::Limits;
 use crate::listener::{BodyLimits, Timeouts};
 use crate::metrics::{ListenerMetrics, RouteMetrics};
+use crate::orders::Order;
 use crate::outbound::Outbound;
 use crate::path::PathRules;
 use crate::protocol::Protocol;
@@ -72,8 +74,8 @@ pub(crate) struct Listener {
     pub(crate) route_metrics: Vec<Arc<RouteMetrics>>,
     /// Of requests that have no route, or none yet.
     pub(crate) unrouted: Arc<RouteMetrics>,
-    /// Cancelled when another takes its place, or none: its connections should end in good order.
-    pub(crate) retired: CancellationToken,
+    /// Whether another has taken its place, or none: its connections should end in good order.
+    pub(crate) retired: AtomicBool,
 }
 
 /// A worker that has all that it needs to run.
@@ -131,6 +133,8 @@ pub(crate) fn run(prepared: Prepared) {
             }
         }
         serving.stop().await;
+        let live = worker.connections.all();
+        live.iter().for_each(|live| live.orders.give(Order::Drain));
         connections.close();
         let all_ended = tokio::time::timeout(worker.drain_timeout, connections.wait());
         if all_ended.await.is_err() {

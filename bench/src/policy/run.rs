@@ -226,11 +226,11 @@ fn connections() -> Result<Vec<ConnectionFacts>> {
     (0..IDENTITIES)
         .map(|number| {
             let port = 40_000 + u16::try_from(number)?;
-            Ok(ConnectionFacts::new(&ConnectionParameters {
+            Ok(ConnectionFacts::new(ConnectionParameters {
                 downstream_address: SocketAddr::new(local.ip(), port),
                 local_address: local,
                 source_principal: Some(identity(number)),
-                source_certificate: Some("-----BEGIN%20CERTIFICATE-----%0A".repeat(40)),
+                source_certificate: Some("-----BEGIN%20CERTIFICATE-----%0A".repeat(40).into()),
                 destination_principal: Some("spiffe://bench.test/orders".to_owned()),
                 server_name: Some("orders.bench.test".to_owned()),
                 listener: "main".to_owned(),

@@ -1,6 +1,7 @@
 //! A decision as OPA's decision log tells it (its `EventV1`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -94,7 +95,7 @@ impl EventBuilder {
             denied,
             elapsed,
         } = record;
-        let facts = ConnectionFacts::new(&connection);
+        let facts = ConnectionFacts::new(Arc::clone(&connection));
         let mut trace = None;
         let (path, input, error);
         match asked {

@@ -104,7 +104,7 @@ fn start(options: DecisionLogOptions, modules: &[&str]) -> Started {
 }
 
 fn connection() -> ConnectionFacts {
-    ConnectionFacts::new(&ConnectionParameters {
+    ConnectionFacts::new(ConnectionParameters {
         downstream_address: "192.0.2.7:40001".parse().unwrap(),
         local_address: "192.0.2.1:8443".parse().unwrap(),
         source_principal: Some("spiffe://sidegate.local/frontend".into()),

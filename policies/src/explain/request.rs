@@ -15,7 +15,7 @@ pub fn request_document(
     request: &RequestFacts,
 ) -> Result<InputDocument, InputError> {
     check(request)?;
-    let connection = ConnectionFacts::new(connection);
+    let connection = ConnectionFacts::new(connection.clone());
     let document = InputKeys::new().document(&ReadSet::everything(), &connection, request);
     Ok(InputDocument::of(document))
 }

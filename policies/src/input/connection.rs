@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regorus::Value;
 
@@ -18,7 +18,7 @@ pub struct ConnectionParameters {
     /// The peer's SPIFFE ID. Only if it was verified: policies trust it.
     pub source_principal: Option<String>,
     /// The peer's certificate as URL-encoded PEM.
-    pub source_certificate: Option<String>,
+    pub source_certificate: Option<Arc<str>>,
     /// The SPIFFE ID that the proxy showed to the peer.
     pub destination_principal: Option<String>,
     /// The server name that the peer asked for.
@@ -30,8 +30,9 @@ pub struct ConnectionParameters {
     pub context_extensions: BTreeMap<String, String>,
 }
 
-/// The part of the input document that stays the same for a whole connection,
-/// built once. It belongs to the thread that serves the connection.
+/// The part of the input document that stays the same for a whole connection.
+/// What is read of it is built once: of thousands of idle connections most of
+/// it is never read. It belongs to the thread that serves the connection.
 ///
 /// The listener's name is `input.attributes.contextExtensions.listener`: the
 /// place in Envoy's document for what the operator's configuration says, so
@@ -40,43 +41,24 @@ pub struct ConnectionParameters {
 pub struct ConnectionFacts {
     /// What all this is made of, also for threads that must not share these values.
     pub(super) parameters: Arc<ConnectionParameters>,
-    /// `attributes.source`.
-    pub(super) source: Value,
-    /// `attributes.destination`.
-    pub(super) destination: Value,
-    /// `attributes.tlsSession`, if there is one.
-    pub(super) tls_session: Value,
-    /// `attributes.contextExtensions`, if there are any.
-    pub(super) context_extensions: Value,
-    /// `source_principal`, if there is one.
-    pub(super) source_principal: Value,
+    source: OnceLock<Value>,
+    destination: OnceLock<Value>,
+    tls_session: OnceLock<Value>,
+    context_extensions: OnceLock<Value>,
+    source_principal: OnceLock<Value>,
 }
 
 impl ConnectionFacts {
-    /// Builds the values.
+    /// Nothing is built yet.
     #[must_use]
-    pub fn new(parameters: &ConnectionParameters) -> Self {
-        let ConnectionParameters {
-            downstream_address,
-            local_address,
-            source_principal,
-            source_certificate,
-            destination_principal,
-            server_name,
-            listener,
-            context_extensions,
-        } = parameters;
-        let source_principal = source_principal.as_deref().unwrap_or_default();
-        let source_certificate = source_certificate.as_deref().unwrap_or_default();
-        let destination_principal = destination_principal.as_deref().unwrap_or_default();
-        let server_name = server_name.as_deref().unwrap_or_default();
+    pub fn new(parameters: impl Into<Arc<ConnectionParameters>>) -> Self {
         Self {
-            parameters: Arc::new(parameters.clone()),
-            source: peer(*downstream_address, source_principal, source_certificate),
-            destination: peer(*local_address, destination_principal, ""),
-            tls_session: object_of("sni", server_name),
-            context_extensions: extensions(context_extensions, listener),
-            source_principal: string(source_principal),
+            parameters: parameters.into(),
+            source: OnceLock::new(),
+            destination: OnceLock::new(),
+            tls_session: OnceLock::new(),
+            context_extensions: OnceLock::new(),
+            source_principal: OnceLock::new(),
         }
     }
 
@@ -86,46 +68,92 @@ impl ConnectionFacts {
         let mut parameters = ConnectionParameters::clone(&self.parameters);
         let more = context_extensions.clone();
         parameters.context_extensions.extend(more);
-        let ConnectionParameters {
-            context_extensions,
-            listener,
-            ..
-        } = &parameters;
         Self {
-            context_extensions: extensions(context_extensions, listener),
+            context_extensions: OnceLock::new(),
             parameters: Arc::new(parameters),
             ..self.clone()
         }
     }
 
+    /// `attributes.source`.
+    pub(super) fn source(&self) -> &Value {
+        self.source.get_or_init(|| {
+            let ConnectionParameters {
+                downstream_address,
+                source_principal,
+                source_certificate,
+                ..
+            } = &*self.parameters;
+            let certificate = source_certificate.clone().map(Value::String);
+            let mut source = peer(*downstream_address, source_principal.as_deref());
+            source.extend(certificate.map(|certificate| ("certificate".into(), certificate)));
+            Value::from(source)
+        })
+    }
+
+    /// `attributes.destination`.
+    pub(super) fn destination(&self) -> &Value {
+        self.destination.get_or_init(|| {
+            let ConnectionParameters {
+                local_address,
+                destination_principal,
+                ..
+            } = &*self.parameters;
+            Value::from(peer(*local_address, destination_principal.as_deref()))
+        })
+    }
+
+    /// `attributes.tlsSession`, if there is one.
+    pub(super) fn tls_session(&self) -> &Value {
+        self.tls_session.get_or_init(|| {
+            let server_name = self.parameters.server_name.as_deref();
+            object_of("sni", server_name.unwrap_or_default())
+        })
+    }
+
+    /// `attributes.contextExtensions`, if there are any.
+    pub(crate) fn context_extensions(&self) -> &Value {
+        self.context_extensions.get_or_init(|| {
+            let ConnectionParameters {
+                context_extensions,
+                listener,
+                ..
+            } = &*self.parameters;
+            extensions(context_extensions, listener)
+        })
+    }
+
+    /// `source_principal`, if there is one.
+    pub(super) fn source_principal(&self) -> &Value {
+        self.source_principal.get_or_init(|| {
+            let principal = self.parameters.source_principal.as_deref();
+            string(principal.unwrap_or_default())
+        })
+    }
+
     /// The document of the `connect` decision point.
     pub(crate) fn document(&self) -> Value {
         let mut attributes = constant_attributes();
-        set(&mut attributes, &"source".into(), self.source.clone());
+        set(&mut attributes, &"source".into(), self.source().clone());
         set(
             &mut attributes,
             &"destination".into(),
-            self.destination.clone(),
+            self.destination().clone(),
         );
         set(
             &mut attributes,
             &"tlsSession".into(),
-            self.tls_session.clone(),
+            self.tls_session().clone(),
         );
-        let extensions = self.context_extensions.clone();
+        let extensions = self.context_extensions().clone();
         set(&mut attributes, &"contextExtensions".into(), extensions);
         let mut document = Members::from([
             ("attributes".into(), Value::from(attributes)),
             ("version".into(), version()),
         ]);
-        let principal = self.source_principal.clone();
+        let principal = self.source_principal().clone();
         set(&mut document, &"source_principal".into(), principal);
         Value::from(document)
-    }
-
-    /// `attributes.contextExtensions`, if there are any.
-    pub(crate) fn context_extensions(&self) -> &Value {
-        &self.context_extensions
     }
 
     /// What it was made of.
@@ -135,11 +163,14 @@ impl ConnectionFacts {
 }
 
 /// `source` or `destination`.
-fn peer(address: SocketAddr, principal: &str, certificate: &str) -> Value {
+fn peer(address: SocketAddr, principal: Option<&str>) -> Members {
     let mut peer = Members::from([("address".into(), socket_address(address))]);
-    set_string(&mut peer, &"principal".into(), principal);
-    set_string(&mut peer, &"certificate".into(), certificate);
-    Value::from(peer)
+    set_string(
+        &mut peer,
+        &"principal".into(),
+        principal.unwrap_or_default(),
+    );
+    peer
 }
 
 /// An `address`, which is always that of a socket.

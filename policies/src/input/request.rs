@@ -275,13 +275,13 @@ impl InputKeys {
                 let parsed = body::parse(&request.head.headers, &request.body);
                 parsed.map_or(Value::Undefined, |(parsed, _)| parsed)
             }
-            Field::SourcePrincipal => connection.source_principal.clone(),
-            Field::SourceAddress | Field::SourceCertificate => connection.source.clone(),
+            Field::SourcePrincipal => connection.source_principal().clone(),
+            Field::SourceAddress | Field::SourceCertificate => connection.source().clone(),
             Field::DestinationAddress | Field::DestinationPrincipal => {
-                connection.destination.clone()
+                connection.destination().clone()
             }
-            Field::ServerName => connection.tls_session.clone(),
-            Field::ContextExtensions => connection.context_extensions.clone(),
+            Field::ServerName => connection.tls_session().clone(),
+            Field::ContextExtensions => connection.context_extensions().clone(),
         }
     }
 
@@ -362,10 +362,10 @@ impl InputKeys {
 impl ConnectionPart {
     pub(super) fn value(self, connection: &ConnectionFacts) -> Value {
         let value = match self {
-            Self::Source => &connection.source,
-            Self::Destination => &connection.destination,
-            Self::TlsSession => &connection.tls_session,
-            Self::ContextExtensions => &connection.context_extensions,
+            Self::Source => connection.source(),
+            Self::Destination => connection.destination(),
+            Self::TlsSession => connection.tls_session(),
+            Self::ContextExtensions => connection.context_extensions(),
         };
         value.clone()
     }

@@ -63,7 +63,7 @@ fn document(
     request: &RequestFacts,
 ) -> Result<Value, InputError> {
     super::check(request)?;
-    let (keys, connection) = (InputKeys::new(), ConnectionFacts::new(connection));
+    let (keys, connection) = (InputKeys::new(), ConnectionFacts::new(connection.clone()));
     Ok(keys.document(&ReadSet::everything(), &connection, request))
 }
 

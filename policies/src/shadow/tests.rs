@@ -67,7 +67,7 @@ impl Pair {
     }
 
     fn ask(&mut self, path: &str) {
-        let connection = ConnectionFacts::new(&ConnectionParameters {
+        let connection = ConnectionFacts::new(ConnectionParameters {
             downstream_address: "192.0.2.7:40001".parse().unwrap(),
             local_address: "192.0.2.1:8443".parse().unwrap(),
             source_principal: Some("spiffe://sidegate.local/frontend".into()),

@@ -71,7 +71,7 @@ impl Comparer {
             self.shared.metrics.dropped.inc();
             return;
         };
-        let facts = ConnectionFacts::new(&connection);
+        let facts = ConnectionFacts::new(connection);
         let (outcome, _) = self.evaluator.outcome(&facts, &request);
         let candidate = Verdict::of(outcome.decision.clone());
         let difference = Difference::between(&live, &candidate);

@@ -11,7 +11,7 @@ use sidegate_policy::{
 };
 
 pub(crate) fn connection() -> ConnectionFacts {
-    ConnectionFacts::new(&connection_parameters())
+    ConnectionFacts::new(connection_parameters())
 }
 
 pub(crate) fn connection_parameters() -> ConnectionParameters {

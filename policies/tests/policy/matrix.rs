@@ -73,7 +73,7 @@ fn evaluator(point: DecisionPoint) -> Evaluator {
 }
 
 fn connection(actor: Option<&str>) -> ConnectionFacts {
-    ConnectionFacts::new(&ConnectionParameters {
+    ConnectionFacts::new(ConnectionParameters {
         source_principal: actor.map(str::to_owned),
         destination_principal: Some(OURS.to_owned()),
         ..connection_parameters()

@@ -92,7 +92,7 @@ pub(crate) fn sequence() -> impl Strategy<Value = Vec<Asked>> {
 
 impl Asked {
     pub(crate) fn connection(&self) -> ConnectionFacts {
-        ConnectionFacts::new(&ConnectionParameters {
+        ConnectionFacts::new(ConnectionParameters {
             downstream_address: "192.0.2.7:40001".parse().unwrap(),
             local_address: "192.0.2.1:8443".parse().unwrap(),
             source_principal: self.principal.map(str::to_owned),

@@ -227,7 +227,7 @@ async fn connect(
     let place = downstream.listener.routes.len().checked_sub(1);
     let upstream = upstream(downstream, place)?;
     let authority = upstream.authority();
-    record.line.authority = authority.to_string();
+    record.line.authority = Some(authority.clone());
     head.uri = Uri::from(authority.clone());
     // Neither can be anything else.
     for (name, text) in [(HOST, authority.as_str()), (REQUEST_ID, request_id)] {

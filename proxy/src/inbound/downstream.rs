@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Context;
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -12,7 +13,6 @@ use sidegate_identity::tls::{PeerError, PeerIdentity, ServerTls};
 use sidegate_policy::{ConnectionFacts, ConnectionParameters, Permit};
 use tokio::time::Instant;
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ use crate::guard::{Caller, Progress, StreamExecutor};
 use crate::headers::{IdentityHeaders, Peer, url_encoded};
 use crate::metrics::{Cut, HttpVersion, KnownMethod, OpenConnection, Verdict};
 use crate::open_request::{Circumstances, OpenRequests, Opened};
+use crate::orders::{Given, Order, Orders};
 use crate::trust;
 use crate::tunnel::Tunnel;
 use crate::worker::{Listener, Worker};
@@ -43,10 +44,6 @@ pub(super) struct Downstream {
     pub(super) caller: Caller,
     /// Room for bodies that wait for their decision.
     pub(super) body_budget: Budget,
-    /// Cancelled when the connection must be cut.
-    pub(super) cancel: CancellationToken,
-    /// Cancelled when the connection should end in good order.
-    pub(super) ending: CancellationToken,
     is_http2: AtomicBool,
     tunnel: Mutex<Option<Tunnel>>,
     address: Arc<str>,
@@ -111,17 +108,16 @@ impl Downstream {
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let identity_headers = IdentityHeaders::new(&listener.forwarding, address, scheme, told)?;
-        let facts = ConnectionFacts::new(&ConnectionParameters {
+        let facts = ConnectionFacts::new(ConnectionParameters {
             downstream_address: address,
             local_address: tcp.local_addr().unwrap_or(listener.address),
             source_principal: peer_id.clone(),
-            source_certificate: chain.first().map(|leaf| url_encoded([leaf])),
+            source_certificate: chain.first().map(|leaf| url_encoded([leaf]).into()),
             destination_principal: own_id.map(ToString::to_string),
             server_name: tls.and_then(|tls| tls.server_name()).map(ToOwned::to_owned),
             listener: listener.name.to_string(),
             context_extensions: (*listener.context_extensions).clone(),
         });
-        let (cancel, ending) = (CancellationToken::new(), listener.retired.child_token());
         let registered = worker.connections.register(LiveConnection {
             listener: Arc::clone(listener),
             downstream: address,
@@ -133,11 +129,18 @@ impl Downstream {
             route_facts: listener.routes.iter().map(|_| OnceLock::new()).collect(),
             policy_generation: AtomicU64::new(generation::current()),
             identity_generation: worker.identities.borrow().generation,
-            cancel: cancel.clone(),
+            orders: Orders::default(),
             cut_by: OnceLock::new(),
-            ending: ending.clone(),
             requests: OpenRequests::default(),
         });
+        // What was told before, it was not there to hear.
+        let orders = &registered.connection().orders;
+        if listener.retired.load(Relaxed) {
+            orders.give(Order::Close);
+        }
+        if worker.drain.is_cancelled() {
+            orders.give(Order::Drain);
+        }
         Ok(Self {
             worker: Arc::clone(worker),
             listener: Arc::clone(listener),
@@ -145,8 +148,6 @@ impl Downstream {
             activity: Activity::new(),
             caller,
             body_budget: Budget::new(listener.body_limits),
-            cancel,
-            ending,
             is_http2: AtomicBool::new(false),
             tunnel: Mutex::default(),
             address: address.to_string().into(),
@@ -217,6 +218,11 @@ impl Downstream {
         Opened::new(self.registered.connection(), permit, circumstances, route)
     }
 
+    /// What the connection was told to do. The task is woken when there is more.
+    pub(super) fn orders(&self, context: &Context<'_>) -> Given {
+        self.registered.connection().orders.look(context)
+    }
+
     /// Ends the connection, whatever it is doing.
     pub(super) fn cut(&self, by: CutBy) {
         self.registered.connection().cut(by);
@@ -280,7 +286,7 @@ impl Downstream {
             Version::HTTP_10 => "HTTP/1.0",
             _ => "HTTP/1.1",
         };
-        head.method.as_str().clone_into(&mut record.line.method);
+        record.line.method = Some(head.method.clone());
         head.uri.path().clone_into(&mut record.line.path);
         record.line.status = Some(0);
         record.method = KnownMethod::of(&head.method);
@@ -306,8 +312,8 @@ impl Downstream {
                 downstream: Arc::clone(&self.address),
                 peer: Arc::clone(&self.peer_id),
                 protocol: "TCP",
-                method: String::new(),
-                authority: String::new(),
+                method: None,
+                authority: None,
                 path: String::new(),
                 route: None,
                 upstream: None,

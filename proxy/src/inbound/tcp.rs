@@ -28,7 +28,7 @@ use crate::upstream::{self, Upstream};
 pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: ConnectPermit) {
     let mut record = record(&downstream);
     record.line.verdict = Verdict::allow;
-    record.line.decision_id = permit.decision_id().map(|id| id.to_string());
+    record.line.decision_id = permit.decision_id();
     record.line.policy_generation = Some(permit.generation());
     drop(permit);
     // It is not between two requests, ever.
@@ -52,7 +52,7 @@ pub(super) async fn serve(stream: Stream, downstream: Arc<Downstream>, permit: C
 pub(super) fn refused(downstream: &Downstream, refusal: Refusal, code: &'static str) {
     let mut record = record(downstream);
     record.line.verdict = Verdict::deny;
-    record.line.decision_id = refusal.decision_id.map(|id| id.to_string());
+    record.line.decision_id = refusal.decision_id;
     record.line.policy_generation = Some(refusal.generation);
     record.line.error = Some(refusal.reason);
     record.line.code = Some(code);

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sidegate_policy::ConnectPermit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::downstream::Downstream;
@@ -29,6 +29,7 @@ use crate::connections::CutBy;
 use crate::guard::{Http2Guard, StreamExecutor};
 use crate::limits::HEADERS_ON_STACK;
 use crate::metrics::Limit;
+use crate::orders::Order;
 use crate::protocol::{self, Protocol};
 use crate::replayed::Replayed;
 use crate::tunnel::Tunnelled;
@@ -158,24 +159,22 @@ pub(super) async fn live<C: Future>(
     downstream: &Downstream,
 ) -> Option<C::Output> {
     let mut connection = pin!(connection);
-    let mut cancelled = pin!(downstream.cancel.cancelled());
-    let mut drained = pin!(downstream.worker.drain.cancelled());
-    let mut ending = pin!(downstream.ending.cancelled());
     let mut deadlines = Deadlines::new(downstream);
     let mut timer = pin!(sleep_until(deadlines.next(downstream)));
     poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
             return Poll::Ready(Some(ended));
         }
-        if cancelled.as_mut().poll(context).is_ready() {
+        let given = downstream.orders(context);
+        if given.has(Order::Cut) {
             return Poll::Ready(None);
         }
-        if !deadlines.draining && is_drained(drained.as_mut(), context) {
+        if !deadlines.draining && given.has(Order::Drain) {
             deadlines.draining = true;
             shutdown(connection.as_mut());
             context.waker().wake_by_ref();
         }
-        if !deadlines.ending && ending.as_mut().poll(context).is_ready() {
+        if !deadlines.ending && given.has(Order::Close) {
             deadlines.ending = true;
             downstream.close_after_response();
             if downstream.is_http2() {
@@ -227,10 +226,6 @@ fn note_end(downstream: &Downstream, ended: Option<Result<(), hyper::Error>>) {
         }
         debug!(peer = %downstream.peer_id(), %error, "a connection broke");
     }
-}
-
-fn is_drained(drained: Pin<&mut WaitForCancellationFuture<'_>>, context: &mut Context<'_>) -> bool {
-    drained.poll(context).is_ready()
 }
 
 /// What a deadline asks for.

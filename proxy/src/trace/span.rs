@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use http::uri::Authority;
+use http::Method;
 
 use super::context::{SpanId, TraceId};
 use super::{Recorded, Trace};
@@ -97,13 +97,13 @@ impl Trace {
     fn server(&self, recorded: &Recorded, ended: &Ended<'_>) -> Span {
         let Ended { line, served, .. } = ended;
         let mut attributes = Attributes::default();
-        attributes.method(served.method, &line.method);
+        attributes.method(served.method, line.method.as_ref());
         attributes.text("url.path", &line.path);
         attributes.text("url.scheme", served.scheme);
         attributes.text("network.protocol.name", "http");
         attributes.text("network.protocol.version", served.version.number());
-        if let Ok(authority) = line.authority.parse::<Authority>() {
-            attributes.text("server.address", bare(&authority));
+        if let Some(authority) = &line.authority {
+            attributes.text("server.address", bare(authority));
             attributes.integer("server.port", authority.port_u16());
         }
         if let Ok(downstream) = line.downstream.parse::<SocketAddr>() {
@@ -119,7 +119,7 @@ impl Trace {
         attributes.text("sidegate.peer", &line.peer);
         attributes.text("sidegate.verdict", served.verdict.name());
         if let Some(decision_id) = &line.decision_id {
-            attributes.text("sidegate.decision_id", decision_id);
+            attributes.text("sidegate.decision_id", &decision_id.to_string());
         }
         attributes.text("sidegate.request_id", &line.request_id);
         let has_failed = served.status.is_none_or(|status| status >= 500);
@@ -142,7 +142,7 @@ impl Trace {
     fn client(&self, recorded: &Recorded, ended: &Ended<'_>, call: &EndedCall<'_>) -> Span {
         let line = ended.line;
         let mut attributes = Attributes::default();
-        attributes.method(call.called.method, &line.method);
+        attributes.method(call.called.method, line.method.as_ref());
         if let Some(destination) = call.destination {
             attributes.text("server.address", &destination.address);
             attributes.integer("server.port", destination.port);
@@ -209,10 +209,10 @@ impl Attributes {
         }
     }
 
-    fn method(&mut self, method: KnownMethod, original: &str) {
+    fn method(&mut self, method: KnownMethod, original: Option<&Method>) {
         self.text("http.request.method", method.name());
-        if method == KnownMethod::_OTHER {
-            self.text("http.request.method_original", original);
+        if let (KnownMethod::_OTHER, Some(original)) = (method, original) {
+            self.text("http.request.method_original", original.as_str());
         }
     }
 

@@ -16,7 +16,7 @@ allow := false if name == "conflict"
 "#;
 
 fn on_listener(name: &str) -> ConnectionFacts {
-    ConnectionFacts::new(&ConnectionParameters {
+    ConnectionFacts::new(ConnectionParameters {
         listener: name.to_owned(),
         server_name: Some("orders.example".into()),
         ..ConnectionParameters::clone(connection().parameters())
