@@ -3,7 +3,6 @@
 //! Workers never wait for it: what the writer cannot take is dropped and counted.
 
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -82,6 +81,8 @@ pub(crate) struct Record {
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<ListenerMetrics>,
     pub(crate) progress: Arc<Progress>,
+    /// When its head was complete, as the calendar has it, and the runtime.
+    pub(crate) begun: SystemTime,
     pub(crate) started: Instant,
 }
 
@@ -111,9 +112,9 @@ pub(crate) struct Line {
     pub(crate) peer: Arc<str>,
     pub(crate) protocol: &'static str,
     /// Of a request only, as are its authority, path and status.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pub(crate) method: Option<Method>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pub(crate) authority: Option<Authority>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) path: String,
@@ -124,7 +125,7 @@ pub(crate) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upstream: Option<Arc<str>>,
     pub(crate) verdict: Verdict,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "id")]
     pub(crate) decision_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy_generation: Option<u64>,
@@ -361,12 +362,14 @@ impl Record {
     }
 }
 
-/// As it is displayed. It is there.
-fn shown<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
+fn text<T: AsRef<str>, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(AsRef::as_ref).serialize(serializer)
+}
+
+fn id<S: Serializer>(id: &Option<Uuid>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut text = Uuid::encode_buffer();
+    let id = id.map(|id| &*id.hyphenated().encode_lower(&mut text));
+    id.serialize(serializer)
 }
 
 thread_local! {

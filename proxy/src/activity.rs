@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,6 +25,15 @@ pub(crate) struct Activity {
     requests: AtomicUsize,
     /// What the client sent too much of.
     flood: OnceLock<Flood>,
+    /// Whether it was cut in the middle of something.
+    cut: AtomicBool,
+}
+
+/// What can end without sending the rest.
+pub(crate) trait Reset {
+    /// Has what is unsent thrown away when this is closed, and the other side told so. Otherwise the
+    /// system keeps it, and sends it, for as long as it pleases the other side to read.
+    fn reset_when_closed(&self);
 }
 
 /// A request in flight; dropping it is its end.
@@ -39,6 +48,7 @@ impl Activity {
             unclaimed: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
             flood: OnceLock::new(),
+            cut: AtomicBool::new(false),
         })
     }
 
@@ -71,6 +81,11 @@ impl Activity {
         self.flood.get().copied()
     }
 
+    /// The connection is dropped where it is. If a request is under way, nothing more of it is sent.
+    pub(crate) fn cut(&self) {
+        self.cut.store(!self.is_idle(), Relaxed);
+    }
+
     fn moved(&self) -> u64 {
         let now = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last.store(now, Relaxed);
@@ -101,15 +116,23 @@ impl Drop for InFlight {
 pin_project_lite::pin_project! {
     /// Notes each read and write of a stream, and fails once an HTTP/2 client sends too much of
     /// something.
-    pub(crate) struct Watched<S> {
+    pub(crate) struct Watched<S: Reset> {
         #[pin]
         stream: S,
         activity: Arc<Activity>,
         guard: Option<Box<Http2Guard>>,
     }
+
+    impl<S: Reset> PinnedDrop for Watched<S> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.activity.cut.load(Relaxed) {
+                this.stream.reset_when_closed();
+            }
+        }
+    }
 }
 
-impl<S> Watched<S> {
+impl<S: Reset> Watched<S> {
     /// With a guard where the connection speaks HTTP/2.
     pub(crate) fn new(stream: S, activity: Arc<Activity>, guard: Option<Http2Guard>) -> Self {
         Self {
@@ -120,7 +143,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncWrite> Watched<S> {
+impl<S: AsyncWrite + Reset> Watched<S> {
     /// Bytes were written: the first `written` ones of these.
     fn wrote<'a>(
         self: Pin<&mut Self>,
@@ -171,7 +194,7 @@ fn end(
     io::Error::new(io::ErrorKind::ConnectionAborted, flood)
 }
 
-impl<S: AsyncRead + AsyncWrite> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Reset> AsyncRead for Watched<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -198,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Reset> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

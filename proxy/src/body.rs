@@ -113,13 +113,13 @@ pin_project_lite::pin_project! {
     pub(crate) struct Recorded {
         #[pin]
         source: Source,
-        record: Record,
+        record: Box<Record>,
         in_flight: InFlight,
     }
 }
 
 impl Recorded {
-    pub(crate) fn new(source: Source, mut record: Record, in_flight: InFlight) -> Self {
+    pub(crate) fn new(source: Source, mut record: Box<Record>, in_flight: InFlight) -> Self {
         // A body that is at its end already is never asked for more, nor is one that there cannot be.
         if source.is_end_stream() || record.has_no_content() {
             record.complete();

@@ -122,8 +122,13 @@ pub(crate) fn normalize(
     }
     join_cookies(headers);
     tell_length_once(headers);
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
-    headers.insert(HOST, host);
+    if headers
+        .get(HOST)
+        .is_none_or(|host| host != authority.as_str())
+    {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadProblem::BadHost)?;
+        headers.insert(HOST, host);
+    }
     identity.write(headers, request_id)?;
     Ok(authority)
 }
@@ -144,8 +149,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // Most heads have none: to look at each name costs less than to look each of these up.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 use sidegate_policy::{ConnectPermit, Denial, DynamicMetadata, Permit, RequestFacts};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tracing::info;
 use uuid::Uuid;
 
@@ -132,16 +132,17 @@ async fn request(
     let (mut head, body) = request.into_parts();
     let request_id = downstream.request_id(&head);
     let upgrade = Upgrade::take(&mut head, &body);
-    let mut record = downstream.record(&head, &request_id);
+    let id = answer::id(&request_id);
+    let mut record = downstream.record(&head, request_id);
     let caller = answer::Caller::of(&head);
     let wish = upgrade.as_ref();
-    let outcome = forward(&downstream, head, body, wish, &request_id, &mut record).await;
+    let outcome = forward(&downstream, head, body, wish, &id, &mut record).await;
     let mut response = match outcome {
         Ok(response) => response,
         Err(error) => answer::local(error, caller, &mut record),
     };
     record.line.status = Some(response.status().as_u16());
-    answer::finish(&mut response, &request_id, &downstream, caller);
+    answer::finish(&mut response, id, &downstream, caller);
     let ends = upgrade.and_then(|upgrade| upgrade.accepted(&mut response));
     Ok(match ends {
         Some(ends) => {
@@ -158,11 +159,9 @@ async fn forward(
     mut head: Parts,
     body: Incoming,
     upgrade: Option<&Upgrade>,
-    request_id: &str,
+    id: &HeaderValue,
     record: &mut Record,
 ) -> Result<Response<Source>, ProxyError> {
-    // A UUID is a header value, and so is what came in a header.
-    let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static(""));
     guard::check(&head, &downstream.listener.limits)?;
     if !downstream.caller.may_ask() {
         return Err(ProxyError::RateLimited);
@@ -175,9 +174,8 @@ async fn forward(
         return Err(HeadProblem::BadConnect.into());
     }
     let timeouts = &downstream.listener.timeouts;
-    let begun = Instant::now();
     let paths = &downstream.listener.paths;
-    let authority = head::normalize(&mut head, paths, &downstream.identity_headers, &id)?;
+    let authority = head::normalize(&mut head, paths, &downstream.identity_headers, id)?;
     if record.line.path != head.uri.path() {
         record.line.path = head.uri.path().to_owned();
     }
@@ -198,8 +196,8 @@ async fn forward(
     let limit = route.map_or(downstream.listener.timeouts.request, |route| {
         route.request_timeout
     });
-    let deadline = begun + limit;
-    let now = downstream.worker.clock.now();
+    let deadline = record.started + limit;
+    let now = record.begun;
     // The connection ends with the SVID; but its timers do not count while a machine is suspended.
     let peer = downstream.peer.as_ref();
     if peer.is_some_and(|peer| !peer.validity.contains(now)) {
@@ -253,7 +251,7 @@ async fn forward(
     if upgrade.is_some() && !upstream.can_upgrade() {
         return Err(ProxyError::NoUpgrade);
     }
-    let opened = downstream.open(&permit, circumstances, place);
+    let opened = downstream.open(&permit, circumstances, place, record.started);
     record.forwarded();
     let opened = record.opened.insert(opened);
 

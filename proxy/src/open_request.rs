@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderName, Request};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use sidegate_policy::{Denial, Permit, RequestBody, RequestFacts};
 use tokio::time::Instant;
 
@@ -25,14 +25,24 @@ use crate::outbound::Destination;
 #[derive(Debug)]
 pub(crate) struct OpenRequest {
     /// As it was decided, before the policy's edits.
-    head: Parts,
+    head: Head,
     circumstances: Circumstances,
     /// The route that it took.
     route: Option<usize>,
-    opened: Instant,
+    begun: Instant,
     /// The generation that allowed it last.
     generation: AtomicU64,
     end: Mutex<End>,
+}
+
+/// A head without its extensions, which hold on to the connection, and with no index of its headers:
+/// few requests are asked about twice.
+#[derive(Debug)]
+pub(crate) struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Whether it is to end early.
@@ -96,8 +106,8 @@ impl Circumstances {
     pub(crate) fn of(&self, head: Parts) -> RequestFacts {
         RequestFacts {
             scheme: self.scheme.into(),
-            host: text(&head, &HOST).to_owned(),
-            request_id: text(&head, &REQUEST_ID).to_owned(),
+            host: text(head.headers.get(HOST)).to_owned(),
+            request_id: text(head.headers.get(REQUEST_ID)).to_owned(),
             time: self.time,
             declared_body_bytes: self.declared_body_bytes,
             body: self.body.clone(),
@@ -113,12 +123,13 @@ impl Opened {
         permit: &Permit,
         circumstances: Circumstances,
         route: Option<usize>,
+        begun: Instant,
     ) -> Self {
         let request = Arc::new(OpenRequest {
-            head: copy(permit.head()),
+            head: Head::of(permit.head()),
             circumstances,
             route,
-            opened: Instant::now(),
+            begun,
             generation: AtomicU64::new(permit.generation()),
             end: Mutex::new(End::Open(None)),
         });
@@ -171,12 +182,12 @@ impl Drop for Opened {
 impl OpenRequest {
     /// How long it has been open.
     pub(crate) fn age(&self) -> Duration {
-        self.opened.elapsed()
+        self.begun.elapsed()
     }
 
     /// The id under which it is found in logs.
     pub(crate) fn request_id(&self) -> &str {
-        text(&self.head, &REQUEST_ID)
+        self.head.text(&REQUEST_ID)
     }
 
     /// The route that it took, by its place among the listener's.
@@ -205,7 +216,7 @@ impl OpenRequest {
 
     /// What the policy was asked about, to be asked again.
     pub(crate) fn facts(&self) -> RequestFacts {
-        self.circumstances.of(copy(&self.head))
+        self.circumstances.of(self.head.parts())
     }
 
     /// Where it goes, of a local app's own.
@@ -218,19 +229,38 @@ impl OpenRequest {
     }
 }
 
-/// A head without its extensions: they hold on to the connection.
-pub(crate) fn copy(head: &Parts) -> Parts {
-    let (mut copy, ()) = Request::new(()).into_parts();
-    copy.method = head.method.clone();
-    copy.uri = head.uri.clone();
-    copy.version = head.version;
-    copy.headers = head.headers.clone();
-    copy
+impl Head {
+    pub(crate) fn of(head: &Parts) -> Self {
+        let headers = head.headers.iter();
+        Self {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn parts(&self) -> Parts {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.uri = self.uri.clone();
+        parts.version = self.version;
+        for (name, value) in &self.headers {
+            parts.headers.append(name, value.clone());
+        }
+        parts
+    }
+
+    fn text(&self, name: &HeaderName) -> &str {
+        let mut headers = self.headers.iter();
+        text(headers.find_map(|(found, value)| (found == name).then_some(value)))
+    }
 }
 
 /// A header that normalization has set.
-fn text<'a>(head: &'a Parts, name: &HeaderName) -> &'a str {
-    let value = head.headers.get(name);
+fn text(value: Option<&HeaderValue>) -> &str {
     value
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()

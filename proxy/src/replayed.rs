@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::activity::Reset;
+
 pin_project_lite::pin_project! {
     /// A stream, and what was read of it.
     pub(crate) struct Replayed<S> {
@@ -19,6 +21,12 @@ pin_project_lite::pin_project! {
 impl<S> Replayed<S> {
     pub(crate) fn new(read: Bytes, stream: S) -> Self {
         Self { read, stream }
+    }
+}
+
+impl<S: Reset> Reset for Replayed<S> {
+    fn reset_when_closed(&self) {
+        self.stream.reset_when_closed();
     }
 }
 

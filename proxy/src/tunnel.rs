@@ -28,7 +28,7 @@ const BUFFER: usize = 8 * 1024;
 /// Both sides of a request that was switched to another protocol. Dropping it writes its record.
 pub(crate) struct Tunnel {
     ends: Ends,
-    record: Record,
+    record: Box<Record>,
     _in_flight: InFlight,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Broken {
 }
 
 impl Tunnel {
-    pub(crate) fn new(ends: Ends, record: Record, in_flight: InFlight) -> Self {
+    pub(crate) fn new(ends: Ends, record: Box<Record>, in_flight: InFlight) -> Self {
         Self {
             ends,
             record,

@@ -7,8 +7,8 @@ Usage: grpc_echo.py serve
 `serve` listens on a free port of the loopback interface without TLS, prints {"port": …} and serves
 until it is stopped. `call` shows the identity in FOLDER (svid.pem, key.pem) to ADDRESS, whose
 certificate is for `localhost` and signed by bundle.pem, and makes the CALLS: a JSON list of
-[method, messages, timeout in seconds]. It prints a list with what became of each. `plain` does the
-same without TLS.
+[method, messages, timeout in seconds], and where there is any, metadata as pairs. It prints a list
+with what became of each. `plain` does the same without TLS.
 """
 
 import json
@@ -62,15 +62,16 @@ def serve():
     server.wait_for_termination()
 
 
-def one(channel, method, messages, timeout):
+def one(channel, method, messages, timeout, metadata=()):
     """Makes one call, and tells what became of it."""
     messages = [message.encode() for message in messages]
+    options = {"timeout": timeout, "metadata": [tuple(pair) for pair in metadata]}
     try:
         if method.endswith("/Stream"):
-            call = channel.stream_stream(method)(iter(messages), timeout=timeout)
+            call = channel.stream_stream(method)(iter(messages), **options)
             answers = list(call)
         else:
-            answer, call = channel.unary_unary(method).with_call(messages[0], timeout=timeout)
+            answer, call = channel.unary_unary(method).with_call(messages[0], **options)
             answers = [answer]
     except grpc.RpcError as error:
         call, answers = error, []

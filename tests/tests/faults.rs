@@ -14,4 +14,4 @@ pub(crate) mod old_state;
 mod rotations;
 mod setup;
 mod traced;
-mod unread;
+pub(crate) mod unread;

@@ -1,5 +1,8 @@
 //! nghttp2's tools as clients.
 
+mod long;
+mod workers;
+
 use std::process::Command;
 
 use sidegate_tests::{Running, Tool, skip, tool};

@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
 use crate::nghttp2::relay;
-use crate::support::{Client, Configuration, Upstream, counter, folder, listen, logged, write};
+use crate::support::{
+    Client, Configuration, Upstream, counter, folder, listen, logged, patiently, write,
+};
 
 const ALLOWS: &str = "package envoy.authz\nallow := true\n";
 
@@ -17,7 +19,8 @@ const ALLOWS: &str = "package envoy.authz\nallow := true\n";
 async fn a_thousand_handshakes_at_once_all_succeed() {
     let (folder, upstream) = (folder(), Upstream::start().await);
     write(folder.path(), "policy/policy.rego", ALLOWS);
-    let patient = "timeouts = { header_read = \"2m\", idle = \"5m\" }";
+    let patient =
+        "timeouts = { header_read = \"2m\", connect = \"2m\", request = \"2m\", idle = \"5m\" }";
     let (sidegate, client) = Configuration::before(&upstream.url, patient).start(folder.path());
     let all = Arc::new(Barrier::new(1000));
     let crowd: Vec<_> = (0..1000)
@@ -122,4 +125,80 @@ async fn slow_clients_are_cut_and_others_are_served_meanwhile() {
             (cut > 10.0).then_some(())
         });
     }
+}
+
+/// A server whose `/large` is more than what the system keeps for who does not read it.
+async fn large() -> String {
+    listen(|mut stream: TcpStream| async move {
+        let Some(target) = crate::broken::target(&mut stream).await else {
+            return;
+        };
+        let length = if target == "/large" { 64 << 20 } else { 2 };
+        let head =
+            format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(&vec![b'x'; length]).await;
+    })
+    .await
+}
+
+/// What does not read is cut soon. It may come without TLS.
+const SOON: &str = "tls = \"permissive\"\ntimeouts = { idle = \"5s\" }";
+
+fn cut_for_idleness(sidegate: &Sidegate) -> u64 {
+    let idle = ["limit=\"idle\""];
+    counter(sidegate, "sidegate_limits_exceeded_total", &idle) as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_hardly_read_are_cut_and_others_are_served_meanwhile() {
+    let Some(slowhttptest) = tool(Tool::Slowhttptest) else {
+        return skip("clients_that_hardly_read_are_cut", Tool::Slowhttptest);
+    };
+    let folder = folder();
+    write(folder.path(), "policy/policy.rego", ALLOWS);
+    let (sidegate, client) = Configuration::before(&large().await, SOON).start(folder.path());
+    let mut command = Command::new(&slowhttptest);
+    command.args(["-X", "-c", "30", "-r", "30", "-l", "50"]);
+    // A few bytes at a time, out of a small window.
+    command.args(["-w", "10", "-y", "20", "-n", "5", "-z", "10"]);
+    command
+        .arg("-u")
+        .arg(format!("http://{}/large", client.address));
+    let mut attacker = Running::start(&mut command);
+    while cut_for_idleness(&sidegate) < 30 {
+        // Before its own time was over.
+        assert!(attacker.is_running(), "{}", attacker.stdout());
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    until("the access lines", || {
+        let lines = sidegate.process.stdout();
+        let stalled = |line: &&str| line.contains("\"idle\"") && line.contains("SG0305");
+        let stalled = lines.lines().filter(stalled);
+        let stalled = stalled.filter(|line| line.contains("\"/large\""));
+        (stalled.count() >= 30).then_some(())
+    });
+    until("none of them is counted", || {
+        let open = ["listener=\"main\""];
+        let open = counter(&sidegate, "sidegate_connections_open", &open) as u64;
+        (open == 0).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_keeps_nothing_for_a_client_that_was_cut_because_it_does_not_read() {
+    let folder = folder();
+    write(folder.path(), "policy/policy.rego", ALLOWS);
+    let (sidegate, client) = Configuration::before(&large().await, SOON).start(folder.path());
+    let mut stream = TcpStream::connect(&client.address).await.unwrap();
+    let request = b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    until("it is cut", || {
+        (cut_for_idleness(&sidegate) == 1).then_some(())
+    });
+    // What is not sent yet would stay in the system's memory for as long as it pleases the client.
+    let mut rest = Vec::new();
+    let end = patiently(stream.read_to_end(&mut rest)).await;
+    let error = end.expect_err("a reset, no clean end");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }

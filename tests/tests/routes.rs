@@ -5,7 +5,7 @@ use std::process::Command;
 
 use http::Request;
 use serde_json::{Value, json};
-use sidegate_tests::{Running, Tool, root, skip, tool};
+use sidegate_tests::{Running, Sidegate, Tool, root, skip, tool, until};
 
 use crate::support::{Configuration, Upstream, body, folder, write};
 
@@ -144,6 +144,98 @@ upstream = "h2c://127.0.0.1:{0}"
     let codes: Vec<&Value> = found.iter().map(|it| &it["code"]).collect();
     // PERMISSION_DENIED, UNAVAILABLE, DEADLINE_EXCEEDED, UNIMPLEMENTED.
     assert_eq!(codes, [7, 14, 4, 12, 0]);
+}
+
+#[test]
+fn what_is_over_a_limit_or_ambiguous_has_the_code_that_a_grpc_client_expects() {
+    let Some(server) = Grpc::serve("what_is_over_a_limit_or_ambiguous_has_the_code") else {
+        return;
+    };
+    let folder = folder();
+    let listener = format!(
+        "upstream = \"h2c://127.0.0.1:{}\"\ntrusted_hops = [\"spiffe://sidegate.local/demo\"]\n\
+         limits = {{ max_uri_bytes = \"100B\", max_headers = 30, max_header_bytes = \"4KiB\" }}\n",
+        server.port
+    );
+    let (sidegate, _) = configuration(folder.path(), &listener).start(folder.path());
+    let long = format!("/test.Echo/{}/Stream", "x".repeat(100));
+    let many: Vec<_> = (0..40)
+        .map(|number| [format!("x-{number}"), String::new()])
+        .collect();
+    let large = "x".repeat(5000);
+    let calls = [
+        // RESOURCE_EXHAUSTED.
+        (json!([long, ["x"], 30]), 8, "SG0355"),
+        (json!(["/test.Echo/Unary", ["x"], 30, many]), 8, "SG0356"),
+        (
+            json!(["/test.Echo/Unary", ["x"], 30, [["x-large", large]]]),
+            8,
+            "SG0356",
+        ),
+        // INTERNAL.
+        (json!(["/test.Echo//Unary", ["x"], 30]), 13, "SG0310"),
+        (json!(["/test.Echo/%2FStream", ["x"], 30]), 13, "SG0310"),
+        (
+            json!([
+                "/test.Echo/Unary",
+                ["x"],
+                30,
+                [["x-forwarded-proto", "gopher"]]
+            ]),
+            13,
+            "SG0362",
+        ),
+        (json!(["/test.Echo/Unary", ["x"], 30]), 0, ""),
+    ];
+    let asked: Value = calls.iter().map(|(call, ..)| call.clone()).collect();
+    let address = crate::support::address(&sidegate);
+    let found = call(address, folder.path(), &asked);
+    // None of them was refused by the client itself.
+    let lines = access_lines(&sidegate, calls.len());
+    assert_eq!(found.len(), calls.len());
+    for (place, (call, code, here)) in calls.iter().enumerate() {
+        assert_eq!(found[place]["code"], *code, "{call} {}", found[place]);
+        let told = lines[place]["code"].as_str().unwrap_or_default();
+        assert_eq!(told, *here, "{call} {}", lines[place]);
+    }
+}
+
+/// The access log, once it has so many lines.
+fn access_lines(sidegate: &Sidegate, count: usize) -> Vec<Value> {
+    until(&format!("{count} access lines"), || {
+        let lines = sidegate.process.stdout();
+        let lines = lines.lines().filter(|line| line.contains("request_id"));
+        let lines: Vec<Value> = lines
+            .map(|line| serde_json::from_str(line).expect("it is JSON"))
+            .collect();
+        (lines.len() == count).then_some(lines)
+    })
+}
+
+#[test]
+fn a_grpc_client_that_calls_too_often_is_told_that_something_is_exhausted() {
+    let Some(server) = Grpc::serve("a_grpc_client_that_calls_too_often") else {
+        return;
+    };
+    let folder = folder();
+    let listener = format!(
+        "upstream = \"h2c://127.0.0.1:{}\"\n\
+         limits = {{ requests_per_second = 1, request_burst = 2 }}\n",
+        server.port
+    );
+    let (sidegate, _) = configuration(folder.path(), &listener).start(folder.path());
+    let calls: Value = (0..50)
+        .map(|_| json!(["/test.Echo/Unary", ["x"], 30]))
+        .collect();
+    let found = call(crate::support::address(&sidegate), folder.path(), &calls);
+    let lines = access_lines(&sidegate, 50);
+    for (found, line) in found.iter().zip(&lines) {
+        let is_limited = line["code"] == "SG0357";
+        let code = if is_limited { 8 } else { 0 };
+        assert_eq!(found["code"], code, "{found} {line}");
+    }
+    assert_eq!(found[1]["code"], 0, "a burst is allowed");
+    assert!(found.iter().any(|it| it["code"] == 8), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,9 +47,9 @@ pub(crate) struct StreamExecutor {
 }
 
 impl Progress {
-    fn new() -> Arc<Self> {
+    fn new(begun: Instant) -> Arc<Self> {
         Arc::new(Self {
-            begun: Instant::now(),
+            begun,
             moved: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
@@ -57,9 +57,12 @@ impl Progress {
         })
     }
 
-    /// That of the HTTP/2 stream which runs now; one of its own for any other request.
-    pub(crate) fn current() -> Arc<Self> {
-        CURRENT.try_with(Arc::clone).unwrap_or_else(|_| Self::new())
+    /// That of the HTTP/2 stream which runs now; one of its own for any other request, which begins
+    /// now.
+    pub(crate) fn current(now: Instant) -> Arc<Self> {
+        CURRENT
+            .try_with(Arc::clone)
+            .unwrap_or_else(|_| Self::new(now))
     }
 
     /// Something has moved.
@@ -141,7 +144,7 @@ where
 {
     fn execute(&self, stream: F) {
         // A stream that is switched to another protocol goes on as another task.
-        let progress = Progress::current();
+        let progress = Progress::current(Instant::now());
         let watched = WatchedStream {
             stream,
             timer: sleep_until(progress.begun + self.listener.timeouts.stream_idle),

@@ -77,16 +77,24 @@ pub(super) fn local(error: ProxyError, caller: Caller, record: &mut Record) -> R
     response
 }
 
+/// A request's id as a header's value. It never comes again, so that in HPACK's table it would only
+/// take the place of others (RFC 7541 section 7.1.3).
+pub(super) fn id(request_id: &str) -> HeaderValue {
+    // A UUID is a header value, and so is what came in a header.
+    let id = HeaderValue::from_str(request_id);
+    let mut id = id.unwrap_or(HeaderValue::from_static(""));
+    id.set_sensitive(true);
+    id
+}
+
 /// Adds the request id, and on a connection that is to end, says so.
 pub(super) fn finish(
     response: &mut Response<Source>,
-    request_id: &str,
+    request_id: HeaderValue,
     downstream: &Downstream,
     caller: Caller,
 ) {
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    response.headers_mut().insert(REQUEST_ID, request_id);
     *response.version_mut() = Version::HTTP_11;
     // To a client of HTTP/1.0 what has no length ends with the connection.
     let ends = caller.is_http10 && response.body().size_hint().exact().is_none();

@@ -26,7 +26,7 @@ use crate::access_log::Record;
 use crate::activity::Watched;
 use crate::error::ProxyError;
 use crate::head::REQUEST_ID;
-use crate::open_request::{Circumstances, copy};
+use crate::open_request::{Circumstances, Head};
 use crate::outbound::{Destination, Outbound};
 use crate::protocol::Protocol;
 use crate::tunnel::relay;
@@ -149,7 +149,7 @@ async fn reach<C: Connect>(
         let asked = if left == 0 {
             head.take()
         } else {
-            head.as_ref().map(copy)
+            head.as_ref().map(|head| Head::of(head).parts())
         };
         let Some(asked) = asked else { break };
         let destination = Arc::new(Destination {
@@ -199,11 +199,11 @@ impl Connect for ForBytes {
 /// Passes the bytes of a connection on, once that is allowed.
 async fn pass(downstream: Arc<Downstream>, outbound: Arc<Outbound>, stream: Stream) {
     let _in_flight = downstream.activity.begin();
-    let request_id = Uuid::new_v4().to_string();
+    let request_id = Uuid::new_v4();
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = Method::CONNECT;
-    let mut record = downstream.connection_record(&request_id);
-    match connect(&downstream, &outbound, head, &request_id, &mut record).await {
+    let mut record = downstream.connection_record(request_id.to_string());
+    match connect(&downstream, &outbound, head, request_id, &mut record).await {
         Ok(upstream) => {
             let activity = Arc::clone(&downstream.activity);
             let stream = Watched::new(stream, activity, None);
@@ -218,7 +218,7 @@ async fn connect(
     downstream: &Downstream,
     outbound: &Outbound,
     mut head: Parts,
-    request_id: &str,
+    request_id: Uuid,
     record: &mut Record,
 ) -> Result<MtlsStream, ProxyError> {
     if !downstream.caller.may_ask() {
@@ -230,7 +230,8 @@ async fn connect(
     record.line.authority = Some(authority.clone());
     head.uri = Uri::from(authority.clone());
     // Neither can be anything else.
-    for (name, text) in [(HOST, authority.as_str()), (REQUEST_ID, request_id)] {
+    let request_id = request_id.to_string();
+    for (name, text) in [(HOST, authority.as_str()), (REQUEST_ID, &request_id)] {
         if let Ok(value) = HeaderValue::from_str(text) {
             head.headers.insert(name, value);
         }
@@ -255,7 +256,7 @@ async fn connect(
     );
     let reached = timeout_at(deadline, reaching).await;
     let (permit, stream) = reached.map_err(|_| ProxyError::RequestTimeout)??;
-    record.opened = Some(downstream.open(&permit, circumstances, place));
+    record.opened = Some(downstream.open(&permit, circumstances, place, record.started));
     drop(permit);
     Ok(stream)
 }

@@ -214,8 +214,10 @@ impl Downstream {
         permit: &Permit,
         circumstances: Circumstances,
         route: Option<usize>,
+        begun: Instant,
     ) -> Opened {
-        Opened::new(self.registered.connection(), permit, circumstances, route)
+        let live = self.registered.connection();
+        Opened::new(live, permit, circumstances, route, begun)
     }
 
     /// What the connection was told to do. The task is woken when there is more.
@@ -277,7 +279,7 @@ impl Downstream {
     }
 
     /// Begins the record of a request.
-    pub(super) fn record(&self, head: &Parts, request_id: &str) -> Record {
+    pub(super) fn record(&self, head: &Parts, request_id: String) -> Box<Record> {
         let mut record = self.bare_record(&head.headers, request_id);
         record.line.trace_id = Some(record.trace.trace_id());
         record.line.span_id = Some(record.trace.span_id());
@@ -295,17 +297,18 @@ impl Downstream {
     }
 
     /// Begins the record of a connection without requests.
-    pub(super) fn connection_record(&self, request_id: &str) -> Record {
+    pub(super) fn connection_record(&self, request_id: String) -> Box<Record> {
         self.bare_record(&HeaderMap::new(), request_id)
     }
 
-    fn bare_record(&self, headers: &HeaderMap, request_id: &str) -> Record {
+    fn bare_record(&self, headers: &HeaderMap, request_id: String) -> Box<Record> {
         let now = self.worker.clock.now();
+        let started = Instant::now();
         let trace = self.worker.tracer.begin(headers, now);
-        Record {
+        Box::new(Record {
             line: Line {
                 time: timestamp(now),
-                request_id: request_id.to_owned(),
+                request_id,
                 trace_id: None,
                 span_id: None,
                 listener: Arc::clone(&self.listener.name),
@@ -340,8 +343,9 @@ impl Downstream {
             trace,
             log: self.worker.access_log.clone(),
             metrics: Arc::clone(&self.listener.metrics),
-            progress: Progress::current(),
-            started: Instant::now(),
-        }
+            progress: Progress::current(started),
+            begun: now,
+            started,
+        })
     }
 }

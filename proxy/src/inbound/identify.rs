@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tracing::{debug, info};
 
+use crate::activity::Reset;
 use crate::worker::Listener;
 
 /// A connection with TLS, or without where its listener takes that.
@@ -24,6 +25,18 @@ pub(super) struct Identified {
     pub(super) stream: Stream,
     /// The identity that the peer met here, or would have.
     pub(super) tls: Arc<ServerTls>,
+}
+
+impl Reset for Stream {
+    fn reset_when_closed(&self) {
+        let stream = match self {
+            Self::Left(tls) => tls.get_ref().0,
+            Self::Right(stream) => stream,
+        };
+        if let Err(error) = stream.set_zero_linger() {
+            debug!(%error, "a connection was gone before it was cut");
+        }
+    }
 }
 
 /// TLS handshake, in time, with a verified X.509-SVID where the listener demands one. Where it

@@ -60,8 +60,8 @@ pub(super) fn refused(downstream: &Downstream, refusal: Refusal, code: &'static 
     record.complete();
 }
 
-fn record(downstream: &Downstream) -> Record {
-    downstream.connection_record(&Uuid::new_v4().to_string())
+fn record(downstream: &Downstream) -> Box<Record> {
+    downstream.connection_record(Uuid::new_v4().to_string())
 }
 
 async fn connect(downstream: &Downstream) -> Result<upstream::Stream, ProxyError> {

@@ -161,7 +161,7 @@ pub(super) async fn live<C: Future>(
     let mut connection = pin!(connection);
     let mut deadlines = Deadlines::new(downstream);
     let mut timer = pin!(sleep_until(deadlines.next(downstream)));
-    poll_fn(|context| {
+    let ended = poll_fn(|context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
             return Poll::Ready(Some(ended));
         }
@@ -200,7 +200,11 @@ pub(super) async fn live<C: Future>(
             }
         }
     })
-    .await
+    .await;
+    if ended.is_none() {
+        downstream.activity.cut();
+    }
+    ended
 }
 
 /// Tells of a connection that ended by itself, if it ended otherwise than it should.

@@ -10,6 +10,7 @@ use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use http::Version;
 use prometheus_client::encoding::{
     EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder,
@@ -41,7 +42,7 @@ pub(crate) struct RouteMetrics {
     called: Known<Called>,
 }
 
-type Known<K> = RwLock<HashMap<K, Durations>>;
+type Known<K> = RwLock<HashMap<K, Durations, RandomState>>;
 
 /// What differs between the requests of one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

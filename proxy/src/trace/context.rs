@@ -127,37 +127,42 @@ impl Context {
         put(span_id, &self.span_id.0);
         put(flags, &[self.flags.0]);
         // It is of digits, letters and hyphens.
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+        let header = HeaderValue::from_bytes(&text);
+        let mut header = header.unwrap_or(HeaderValue::from_static(""));
+        // It never comes again (RFC 7541 section 7.1.3).
+        header.set_sensitive(true);
+        header
     }
 }
 
 impl fmt::Display for TraceId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write(formatter, &mut [0; 32], &self.0)
+        with_text(&mut [0; 32], &self.0, |text| formatter.write_str(text))
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write(formatter, &mut [0; 16], &self.0)
+        with_text(&mut [0; 16], &self.0, |text| formatter.write_str(text))
     }
 }
 
 impl Serialize for TraceId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        with_text(&mut [0; 32], &self.0, |text| serializer.serialize_str(text))
     }
 }
 
 impl Serialize for SpanId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        with_text(&mut [0; 16], &self.0, |text| serializer.serialize_str(text))
     }
 }
 
-fn write(formatter: &mut fmt::Formatter<'_>, text: &mut [u8], bytes: &[u8]) -> fmt::Result {
+/// Takes bytes in hexadecimal, written into `text`, which has room for just so many.
+fn with_text<T>(text: &mut [u8], bytes: &[u8], take: impl FnOnce(&str) -> T) -> T {
     put(text, bytes);
-    formatter.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
+    take(std::str::from_utf8(text).unwrap_or_default())
 }
 
 /// Bytes that are not all zero.

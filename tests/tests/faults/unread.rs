@@ -84,7 +84,7 @@ fn streams(gate: &Sidegate) -> f64 {
 }
 
 /// The resident memory of the process, in KiB.
-fn memory(gate: &Sidegate) -> u64 {
+pub(crate) fn memory(gate: &Sidegate) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.process.pid()));
     let status = status.expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,5 +1,7 @@
 //! `CONNECT`: tunnels to servers that a route names.
 
+mod trust;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
@@ -45,18 +47,21 @@ fn server() -> String {
 }
 
 fn start(http: &str) -> Front {
-    let listener = format!(
+    Front::start(&listener(http), DATABASES)
+}
+
+/// Tunnels to a server for one host, beside a server for all requests.
+fn listener(http: &str) -> String {
+    format!(
         r#"
 upstream = "{http}"
 [[listener.route]]
-hosts = ["*.internal"]
+hosts = ["db.internal"]
 methods = ["CONNECT"]
 upstream = "{}"
 "#,
         server()
-    );
-    let listener = listener.replace("*.internal", "db.internal");
-    Front::start(&listener, DATABASES)
+    )
 }
 
 /// Asks for a tunnel, and reads the head of the answer.

@@ -140,7 +140,7 @@ async fn a_plaintext_client_of_a_mutual_listener_gets_no_http() {
     assert!(upstream.heads().is_empty());
 }
 
-async fn gets_nothing_in_plaintext(front: &Front) {
+pub(super) async fn gets_nothing_in_plaintext(front: &Front) {
     for sent in [
         &b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",

@@ -1,5 +1,7 @@
 //! `protocol = "tcp"`: connections that are allowed as a whole, and passed on as they are.
 
+mod admission;
+
 use std::net::{Shutdown, TcpListener};
 
 use nix::sys::signal::Signal;

@@ -3,6 +3,7 @@
 use futures_util::StreamExt;
 use sidegate_tests::until;
 use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::server::Server;
@@ -11,7 +12,10 @@ use crate::support::{access_line, admin, counter, folder, logged, patiently, wri
 use crate::workload_api::validity;
 
 /// Waits until nothing comes any more.
-pub(super) async fn is_cut(socket: &mut Socket) {
+pub(super) async fn is_cut<S>(socket: &mut Socket<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let next = patiently(socket.next()).await;
     assert!(!matches!(next, Some(Ok(_))), "{next:?}");
 }

@@ -12,11 +12,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::server::Server;
-use super::{converse, echoes, run};
+use super::{Socket, converse, echoes, run};
 use crate::support::{Body, Client, Upstream, access_line, body, counter, folder, patiently, read};
 
 /// Asks for a WebSocket.
-async fn ask(connection: &mut SendRequest<Body>, path: &str) -> Response<Incoming> {
+pub(super) async fn ask(connection: &mut SendRequest<Body>, path: &str) -> Response<Incoming> {
     let request = Request::builder()
         .method(Method::CONNECT)
         .uri(format!("https://localhost{path}"))
@@ -28,13 +28,13 @@ async fn ask(connection: &mut SendRequest<Body>, path: &str) -> Response<Incomin
     patiently(connection.send_request(request)).await.unwrap()
 }
 
-async fn socket(response: Response<Incoming>) -> WebSocketStream<TokioIo<Upgraded>> {
+pub(super) async fn socket(response: Response<Incoming>) -> Socket<TokioIo<Upgraded>> {
     let upgraded = patiently(hyper::upgrade::on(response)).await.unwrap();
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await
 }
 
 /// A connection that has its server's settings: without them there is no extended CONNECT.
-async fn connect(client: &Client) -> SendRequest<Body> {
+pub(super) async fn connect(client: &Client) -> SendRequest<Body> {
     let mut connection = client.http2().await;
     let request = Request::get("https://localhost/denied")
         .body(body(""))
