@@ -16,7 +16,7 @@ use crate::report::say;
 
 /// Files that a proxy has open besides the idle connections. For each of those haproxy wants room for
 /// two.
-const OTHER_DESCRIPTORS: u64 = 1_000;
+const OTHER_DESCRIPTORS: u64 = 1_200;
 
 /// Measures everything that is wanted.
 pub(super) async fn run(options: &Options, descriptors: u64) -> Result<ProxyReport> {
