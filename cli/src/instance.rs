@@ -22,6 +22,7 @@ mod policy;
 mod reload;
 mod services;
 mod socket;
+mod source;
 mod state;
 mod status;
 
@@ -37,7 +38,6 @@ use serde::{Deserialize, Serialize};
 use sidegate_host::HostMetrics;
 use sidegate_identity::attestation::UnixListenerStream;
 use sidegate_identity::clock::{Clock, SystemClock};
-use sidegate_identity::source::SvidSource;
 use sidegate_policy::decision_log::DecisionLogWriter;
 use sidegate_policy::shadow::ShadowMetrics;
 use sidegate_policy::{Policy, PolicyError, PolicyMetrics, PolicyOptions, PolicySources};
@@ -71,6 +71,7 @@ pub(crate) use descriptors::Descriptors;
 pub(crate) use examine::examine;
 pub(crate) use metrics::every_metric;
 pub(crate) use policy::{ChangeError, PolicyManager};
+pub(crate) use source::Source;
 pub(crate) use state::{Found, StateDirectory};
 
 /// What systemd shows.
@@ -149,7 +150,7 @@ impl Instance {
         let admin = Admin::bind(config.admin.listen)?;
         let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
         let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), Purpose::Admin)?;
-        let plane = IdentityPlane::open(config, entries, &state, &clock, registry)?;
+        let plane = IdentityPlane::open(config, entries, &state, &clock, registry).await?;
         let identities = plane.source.watch();
 
         let gate = config.admin.clients.as_ref();
@@ -238,7 +239,7 @@ impl Instance {
             Arc::clone(&clock),
             proxy.health(),
             {
-                let (source, outcome) = (Arc::clone(&plane.source), Arc::clone(&outcome));
+                let (source, outcome) = (plane.source.clone(), Arc::clone(&outcome));
                 move || {
                     source
                         .failing()
@@ -256,7 +257,7 @@ impl Instance {
         }));
         swap.put(prepared).await;
         let facts = Facts {
-            source: Arc::clone(&plane.source),
+            source: plane.source.clone(),
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
             brought: config.identity.embedded.brought.clone(),
@@ -273,7 +274,7 @@ impl Instance {
                 access,
                 access_format,
                 clock: Arc::clone(&clock),
-                source: Arc::clone(&plane.source),
+                source: plane.source.clone(),
                 swap,
                 health: Arc::clone(&health),
                 policy: Arc::clone(&policy),
@@ -302,12 +303,12 @@ impl Instance {
         if let Some(exporter) = exporter {
             tasks.spawn(exporter.run(stop.clone()));
         }
-        tasks.spawn(Arc::clone(&plane.source).run(stop.clone()));
+        tasks.spawn(plane.source.clone().run(stop.clone()));
         tasks.spawn(Arc::clone(&policy).run(origin, candidate_files, stop.clone()));
         for (file, written) in files {
             tasks.spawn(file.run(written, identities.clone(), stop.clone()));
         }
-        let server = AdminServer::new(Arc::clone(&plane.source), policy, level, move || {
+        let server = AdminServer::new(plane.source.clone(), policy, level, move || {
             serde_json::to_value(facts.status()).unwrap_or_default()
         });
         tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));

@@ -34,6 +34,13 @@ pub(crate) fn moment(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
+/// A time of day for people, in UTC and whole seconds.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let time = time::OffsetDateTime::from(moment(seconds(time)));
+    let text = time.format(&time::format_description::well_known::Rfc3339);
+    text.unwrap_or_default()
+}
+
 /// A certificate's time, as `x509-parser` tells it.
 pub(crate) fn moment_of(time: x509_parser::time::ASN1Time) -> SystemTime {
     moment(u64::try_from(time.timestamp()).unwrap_or(0))

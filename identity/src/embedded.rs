@@ -136,6 +136,7 @@ impl EmbeddedSource {
             held.svids.push(svid);
         }
         prune(&mut held.bundles, source.clock.now());
+        source.metrics.source_is_up(true);
         source.publish(&held);
         drop(held);
         Ok(source)
@@ -229,6 +230,7 @@ impl EmbeddedSource {
                 error, "{what}; what is there stays in use until it expires"
             );
         }
+        self.metrics.source_is_up(failing.is_empty());
         if failing.is_empty() && !known.is_empty() {
             info!("everything is renewed again");
         }
@@ -280,6 +282,7 @@ impl EmbeddedSource {
         info!(generation, "identities renewed");
         let trust_domain = self.authority.trust_domain();
         let next = held.generation(generation, trust_domain);
+        self.metrics.first_expires(&next);
         self.sender.send_replace(Arc::new(next));
     }
 
@@ -333,7 +336,7 @@ impl Failing {
 }
 
 /// Takes roots that have ended out of all bundles. Says whether there were any.
-fn prune(bundles: &mut BTreeMap<TrustDomain, Arc<X509Bundle>>, now: SystemTime) -> bool {
+pub(crate) fn prune(bundles: &mut BTreeMap<TrustDomain, Arc<X509Bundle>>, now: SystemTime) -> bool {
     let mut changed = false;
     for (trust_domain, bundle) in bundles {
         match bundle.without_expired(now) {

@@ -15,6 +15,7 @@ pub mod entry;
 pub mod federation;
 pub mod jwt;
 pub mod metrics;
+pub mod received;
 pub mod registry;
 pub mod selector;
 pub mod slots;

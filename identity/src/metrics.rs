@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::svid::X509Svid;
+use crate::svid::{Identities, X509Svid};
 use spiffe::SpiffeId;
 
 /// Counters and gauges of the identity plane. Cloning shares them.
@@ -22,6 +22,8 @@ pub struct IdentityMetrics {
     authority_failures: Counter,
     authority_expiry: Family<AuthorityLabel, Gauge>,
     refused_connections: Counter,
+    source_up: Gauge,
+    source_expiry: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,12 +59,12 @@ impl IdentityMetrics {
         let metrics = Self::default();
         registry.register(
             "svid_rotations",
-            "X.509-SVIDs minted, or failed to",
+            "X.509-SVIDs minted or received, or failed to be minted",
             metrics.rotations.clone(),
         );
         registry.register(
             "svid_expiry_timestamp_seconds",
-            "When the X.509-SVID in use expires; of the one minted last of those with the same ID",
+            "When the X.509-SVID in use expires; of the newest of those with the same ID",
             metrics.expiry.clone(),
         );
         registry.register(
@@ -89,6 +91,17 @@ impl IdentityMetrics {
             "workload_api_connections_refused",
             "Connections to the Workload API's socket that were one too many of their user",
             metrics.refused_connections.clone(),
+        );
+        registry.register(
+            "identity_source_up",
+            "0 where the source of identities is away, or what it gives is refused: the SVIDs that \
+             there are serve until they expire",
+            metrics.source_up.clone(),
+        );
+        registry.register(
+            "identity_source_expiry_timestamp_seconds",
+            "When the first of the X.509-SVIDs in use expires; 0 without any",
+            metrics.source_expiry.clone(),
         );
         metrics
     }
@@ -117,15 +130,23 @@ impl IdentityMetrics {
 
     pub(crate) fn rotated(&self, svid: &X509Svid) {
         Self::count(&self.rotations, Outcome::success);
-        let expiry = svid
-            .validity()
-            .not_after
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0.0, |span| span.as_secs_f64());
+        let expiry = seconds(svid);
         let label = SpiffeIdLabel {
             spiffe_id: svid.id().to_string(),
         };
         self.expiry.get_or_create(&label).set(expiry);
+    }
+
+    /// Whether the source gives what it should.
+    pub(crate) fn source_is_up(&self, is_up: bool) {
+        self.source_up.set(i64::from(is_up));
+    }
+
+    /// These are the identities from now on.
+    pub(crate) fn first_expires(&self, identities: &Identities) {
+        let ends = identities.issued().iter().map(|it| seconds(&it.svid));
+        self.source_expiry
+            .set(ends.reduce(f64::min).unwrap_or_default());
     }
 
     /// An SVID is no longer in use.
@@ -171,6 +192,13 @@ impl IdentityMetrics {
     fn count(family: &Family<ResultLabel, Counter>, result: Outcome) {
         family.get_or_create(&ResultLabel { result }).inc();
     }
+}
+
+/// When an SVID ends, in seconds since 1970.
+fn seconds(svid: &X509Svid) -> f64 {
+    let end = svid.validity().not_after;
+    let since_epoch = end.duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.map_or(0.0, |span| span.as_secs_f64())
 }
 
 /// One open stream; dropping it is its end.

@@ -122,6 +122,17 @@ impl EntryRegistry {
         Ok(registry)
     }
 
+    /// The entries of the configuration alone: none is made at run time.
+    pub fn configured(trust_domain: TrustDomain, configured: Vec<Entry>, now: SystemTime) -> Self {
+        let none = Self {
+            path: PathBuf::new(),
+            trust_domain,
+            registrations: Vec::new(),
+            shadowed: Vec::new(),
+        };
+        none.with_configured(configured, now)
+    }
+
     /// All entries, in the order in which they count.
     pub fn all(&self) -> &[Registration] {
         &self.registrations

@@ -56,7 +56,8 @@ const NO_IDENTITY: &str = "no identity issued";
 /// Serves a source's identities to attested callers.
 pub struct WorkloadApi {
     identities: watch::Receiver<Arc<Identities>>,
-    issuer: Arc<dyn Issuer>,
+    /// `None` where the source cannot mint.
+    issuer: Option<Arc<dyn Issuer>>,
     tokens: JwtCache,
     attestor: UnixAttestor,
     clock: Arc<dyn Clock>,
@@ -88,6 +89,9 @@ pub enum WorkloadApiError {
     /// The caller's SVIDs are over, and could not be renewed in time.
     #[error("the X.509-SVIDs have expired and cannot be renewed now")]
     Expired,
+    /// The source of identities signs nothing.
+    #[error("the source of identities here cannot mint JWT-SVIDs")]
+    CannotMint,
     /// A token cannot be signed now.
     #[error("a JWT-SVID cannot be signed now")]
     CannotSign,
@@ -102,6 +106,7 @@ impl From<WorkloadApiError> for Status {
             WorkloadApiError::AttestationFailed
             | WorkloadApiError::Expired
             | WorkloadApiError::CannotSign => Self::unavailable(message),
+            WorkloadApiError::CannotMint => Self::unimplemented(message),
             WorkloadApiError::NoIdentity | WorkloadApiError::AudienceNotAllowed => {
                 Self::permission_denied(message)
             }
@@ -113,7 +118,7 @@ impl WorkloadApi {
     /// The gRPC service, to be mounted on the attested socket.
     pub fn service(
         identities: watch::Receiver<Arc<Identities>>,
-        issuer: Arc<dyn Issuer>,
+        issuer: Option<Arc<dyn Issuer>>,
         attestor: UnixAttestor,
         clock: Arc<dyn Clock>,
         metrics: IdentityMetrics,
@@ -135,6 +140,7 @@ impl WorkloadApi {
         request: &JwtsvidRequest,
         selectors: &[Selector],
     ) -> Result<Vec<Jwtsvid>, WorkloadApiError> {
+        let issuer = self.issuer.as_ref().ok_or(WorkloadApiError::CannotMint)?;
         let bad = |text: &str| WorkloadApiError::BadRequest(text.to_owned());
         if request.audience.is_empty() || request.audience.iter().any(String::is_empty) {
             return Err(bad("audience must be specified"));
@@ -164,7 +170,7 @@ impl WorkloadApi {
             .filter(|issued| issued.entry.allows(&request.audience))
             .map(|issued| {
                 let (entry, audience) = (&issued.entry, &request.audience);
-                let mint = || self.issuer.mint_jwt(entry, audience, now);
+                let mint = || issuer.mint_jwt(entry, audience, now);
                 let svid = self
                     .tokens
                     .get(entry, audience, bundle, now, mint)

@@ -1,6 +1,6 @@
 //! A CA that the user brings along: a root, or an intermediate below one, made with openssl.
 
-mod authority;
+pub(crate) mod authority;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

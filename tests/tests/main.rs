@@ -45,6 +45,7 @@ mod rotation;
 mod routes;
 mod run;
 mod shadow;
+mod sources;
 mod spiffe_helper;
 mod state;
 mod support;

@@ -1,7 +1,7 @@
 //! spiffe-helper, as it was released, against the Workload API: it keeps files for programs that
 //! know nothing of SPIFFE, and tells them when the files are new.
 
-mod helper;
+pub(crate) mod helper;
 
 use std::collections::BTreeSet;
 use std::fs;

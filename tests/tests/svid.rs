@@ -1,7 +1,7 @@
 //! `sidegate svid`: SVIDs and bundles in files, bundles on standard output, and changes as they come.
 
 mod bundle;
-mod fake;
+pub(crate) mod fake;
 mod others;
 mod token;
 mod watch;

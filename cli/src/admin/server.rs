@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::{AuthorityKind, Blame, EmbeddedError, EmbeddedSource};
+use sidegate_identity::received::ReceivedError;
 use sidegate_identity::registry::Registration;
-use sidegate_identity::source::Issuer;
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::{
     Removed, Rotate, Selected,
 };
 use crate::failure::chain;
-use crate::instance::{ChangeError, PolicyManager};
+use crate::instance::{ChangeError, PolicyManager, Source};
 use crate::table::Table;
 use crate::telemetry::LogLevel;
 
@@ -38,9 +38,12 @@ const LARGEST: usize = 4 << 20;
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(10);
 
+/// What a source that cannot is asked for.
+const ROTATE: &str = "rotate authorities";
+
 /// Serves the admin API of one instance.
 pub(crate) struct AdminServer {
-    source: Arc<EmbeddedSource>,
+    source: Source,
     policy: Arc<PolicyManager>,
     level: LogLevel,
     status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
@@ -58,7 +61,7 @@ struct Refused {
 impl AdminServer {
     /// `status` tells what `check` shows.
     pub(crate) fn new(
-        source: Arc<EmbeddedSource>,
+        source: Source,
         policy: Arc<PolicyManager>,
         level: LogLevel,
         status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
@@ -182,7 +185,7 @@ impl AdminServer {
             entry: Table(entry),
         } = read(body).await?;
         let created = self
-            .ask(move |source| source.create_entry(id, entry))
+            .mint("make entries", move |source| source.create_entry(id, entry))
             .await?;
         info!(id = created.id, spiffe_id = %created.entry.spiffe_id(), "an entry is made");
         json_document(StatusCode::CREATED, &EntryDocument::from(&created))
@@ -190,22 +193,25 @@ impl AdminServer {
 
     async fn delete(&self, id: &str) -> Answer {
         let id = id.to_owned();
-        let removed = self.ask(move |source| source.delete_entry(&id)).await?;
+        let removed = self
+            .mint("remove entries", move |source| source.delete_entry(&id))
+            .await?;
         info!(id = removed.id, spiffe_id = %removed.entry.spiffe_id(), "an entry is removed");
         let removed = EntryDocument::from(&removed);
         json_document(StatusCode::OK, &Removed { removed })
     }
 
     async fn authorities(&self) -> Answer {
-        let authorities = self.ask(|source| Ok(source.authorities())).await?;
+        let what = "show authorities of its own";
+        let authorities = self.mint(what, |source| Ok(source.authorities())).await?;
         json_document(StatusCode::OK, &authorities)
     }
 
     async fn bundles(&self) -> Answer {
-        let bundles = self.ask(EmbeddedSource::spiffe_bundles).await?.into_iter();
+        let bundles = self.ask(Source::spiffe_bundles).await?.into_iter();
         let bundles = bundles.map(|(trust_domain, bundle)| (trust_domain.to_string(), bundle));
         let list = BundleList {
-            own: self.source.trust_domain().to_string(),
+            own: self.source.watch().borrow().trust_domain.to_string(),
             trust_domains: bundles.collect(),
         };
         json_document(StatusCode::OK, &list)
@@ -215,7 +221,8 @@ impl AdminServer {
         let trust_domain = trust_domain(name)?;
         let json = bytes(body).await?;
         let of = trust_domain.clone();
-        self.ask(move |source| source.set_bundle(&of, &json))
+        let what = "take bundles from operators";
+        self.mint(what, move |source| source.set_bundle(&of, &json))
             .await?;
         info!(%trust_domain, "a foreign bundle is taken");
         let trust_domain = trust_domain.to_string();
@@ -225,7 +232,9 @@ impl AdminServer {
     async fn delete_bundle(&self, name: &str) -> Answer {
         let trust_domain = trust_domain(name)?;
         let of = trust_domain.clone();
-        self.ask(move |source| source.delete_bundle(&of)).await?;
+        let what = "give up bundles for operators";
+        self.mint(what, move |source| source.delete_bundle(&of))
+            .await?;
         info!(%trust_domain, "a foreign bundle is given up");
         let trust_domain = trust_domain.to_string();
         json_document(StatusCode::OK, &Bundle { trust_domain })
@@ -248,9 +257,11 @@ impl AdminServer {
             "rotate" => {
                 let Rotate { prepare_only } = read(body).await?;
                 if prepare_only {
-                    self.ask(move |source| source.prepare(kind)).await?;
+                    self.mint(ROTATE, move |source| source.prepare(kind))
+                        .await?;
                 } else {
-                    Arc::clone(&self.source).rotate_authority(kind).await?;
+                    let source = Arc::clone(self.source.minting(ROTATE)?);
+                    source.rotate_authority(kind).await?;
                 }
                 info!(?kind, prepare_only, "an authority is rotated");
                 self.authorities().await
@@ -258,7 +269,7 @@ impl AdminServer {
             "taint" | "revoke" => {
                 let Selected { id } = read(body).await?;
                 let taints = action == "taint";
-                let chosen = self.ask(move |source| match taints {
+                let chosen = self.mint("give up authorities", move |source| match taints {
                     true => source.taint(kind, id.as_deref()),
                     false => source.revoke(kind, id.as_deref()),
                 });
@@ -295,12 +306,22 @@ impl AdminServer {
         json_document(StatusCode::OK, &self.policy.promote().await?)
     }
 
+    /// What only a source that mints can do.
+    async fn mint<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&EmbeddedSource) -> Result<T, EmbeddedError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let source = Arc::clone(self.source.minting(what)?);
+        self.ask(move |_| work(&source)).await
+    }
+
     /// The source may be signing or syncing files: what it does, and what it only tells, takes time.
     async fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&EmbeddedSource) -> Result<T, EmbeddedError> + Send + 'static,
+        work: impl FnOnce(&Source) -> Result<T, EmbeddedError> + Send + 'static,
     ) -> Result<T, Refused> {
-        let source = Arc::clone(&self.source);
+        let source = self.source.clone();
         match tokio::task::spawn_blocking(move || work(&source)).await {
             Ok(done) => Ok(done?),
             Err(failure) => {
@@ -393,6 +414,14 @@ impl From<ChangeError> for Refused {
             ChangeError::Sources(_) | ChangeError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.code(), chain(&error))
+    }
+}
+
+impl From<ReceivedError> for Refused {
+    fn from(error: ReceivedError) -> Self {
+        let mut refused = Self::new(StatusCode::CONFLICT, error.code(), chain(&error));
+        refused.refusal.hint = error.hint().map(ToOwned::to_owned);
+        refused
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use sidegate_identity::embedded::Authorities;
+use sidegate_identity::received::SourceStatus;
 
 use crate::check::counted;
 use crate::instance::{BundleStatus, Descriptors, ListenerStatus};
@@ -24,6 +25,9 @@ pub(crate) struct Status {
     pub(crate) missing: Vec<String>,
     /// What is not well, and does not keep traffic away yet.
     pub(crate) failing: Vec<String>,
+    /// Where identities come from, and how that fares.
+    #[serde(default)]
+    pub(crate) source: SourceStatus,
     /// Grows with each change of SVIDs and bundles.
     pub(crate) generation: u64,
     pub(crate) entries: EntryCounts,

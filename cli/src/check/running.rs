@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::AuthorityKind;
+use sidegate_identity::received::{SourceKind, SourceStatus};
 
 use super::{Category, Check, authority, egress, file_descriptors, probe, span};
 use crate::admin::{
@@ -127,6 +128,10 @@ fn identity(status: &Status) -> Vec<Check> {
     );
     let mut rows = vec![Check::ok("entries", "entries are valid", entries)];
     rows.extend(svids(&status.svids, status.now));
+    if status.source.kind != SourceKind::Embedded {
+        rows.push(source(&status.source));
+        return rows;
+    }
     let all = &status.authorities;
     let brought = status.brought.as_deref();
     rows.extend(authority(
@@ -137,6 +142,20 @@ fn identity(status: &Status) -> Vec<Check> {
     ));
     rows.extend(authority(AuthorityKind::Jwt, &all.jwt, None, status.now));
     rows
+}
+
+/// Where others mint.
+fn source(source: &SourceStatus) -> Check {
+    let row = Check::ok(
+        "identity-source",
+        "identity source gives SVIDs",
+        source.kind.to_string(),
+    );
+    match &source.down {
+        None => row,
+        // Since when, and until when, is among what is failing.
+        Some(down) => row.warning(down.code.clone(), &down.error),
+    }
 }
 
 /// One row for each SVID that is late, and one for the others together.
@@ -275,11 +294,18 @@ fn listeners(status: &Status) -> Vec<Check> {
         if facts.has_svid {
             return row;
         }
-        row.error(
-            "SG0042",
-            "its entry was removed: it refuses every connection",
-        )
-        .hint("make the entry again, or restart with another that matches")
+        match status.source.kind {
+            SourceKind::Embedded => row
+                .error(
+                    "SG0042",
+                    "its entry was removed: it refuses every connection",
+                )
+                .hint("make the entry again, or restart with another that matches"),
+            SourceKind::Files | SourceKind::WorkloadApi => row.error(
+                "SG0042",
+                "the identity source gives no SVID for it: it refuses every connection",
+            ),
+        }
     });
     let tcp = status.listeners.iter().map(|facts| &facts.listener);
     let tcp = tcp.filter(|listener| listener.is_tcp);

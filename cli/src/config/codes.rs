@@ -1,4 +1,4 @@
-//! The stable codes of configuration problems, SG0010 to SG0049 and SG0061 to SG0069, and those about bundles.
+//! The stable codes of configuration problems, SG0010 to SG0049, SG0061 to SG0069, SG0083 to SG0089, and those about bundles.
 //!
 //! A code is never given a second meaning: a retired one stays unused.
 
@@ -74,6 +74,10 @@ pub(crate) const EGRESS: &str = "SG0069";
 pub(crate) const NO_EFFECT: &str = "SG0039";
 /// A name that systemd gives no socket.
 pub(crate) const BAD_SYSTEMD_NAME: &str = "SG0066";
+/// An entry asks for what only a source that mints can do.
+pub(crate) const CANNOT_MINT: &str = "SG0083";
+/// Not the address of a Workload API.
+pub(crate) const BAD_ENDPOINT: &str = "SG0085";
 /// Both a policy's path and bundles.
 pub(crate) const PATH_AND_BUNDLES: &str = "SG0246";
 /// A bundle with both or neither of `path` and `url`.

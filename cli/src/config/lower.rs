@@ -9,6 +9,7 @@ mod log;
 mod protocol;
 mod routes;
 mod shadow;
+mod source;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ use super::diagnostic::Diagnostic;
 use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
-    Admin, BodyLimits, BroughtFiles, Component, Config, Embedded, Entry, Identity, IdentitySource,
-    Listener, Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
+    Admin, BodyLimits, BroughtFiles, Component, Config, Embedded, Entry, Identity, Listener,
+    Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawPolicy,
@@ -90,14 +91,14 @@ impl Lowering<'_> {
 
     fn identity(&mut self, raw: Option<Table<RawIdentity>>) -> Option<Identity> {
         let at = Key::of("identity");
-        let raw = self.section(raw, &at, "with `trust_domain` and `state`")?;
+        let mut raw = self.section(raw, &at, "with `trust_domain` and `state`")?;
+        let source = self.source(&at, &mut raw);
         let base = self.base;
         let trust_domain = self.required(
             raw.trust_domain,
             at.child("trust_domain"),
             values::trust_domain,
         );
-        let source = self.optional(raw.source, at.child("source"), values::source);
         let state = self.required(raw.state, at.child("state"), values::path(base));
         let svid_ttl = self.optional(
             raw.svid_ttl,
@@ -108,7 +109,7 @@ impl Lowering<'_> {
         let entries = self.each(raw.entry, Key::entry, Self::entry);
         Some(Identity {
             trust_domain: trust_domain?,
-            source: source.unwrap_or(IdentitySource::Embedded),
+            source: source?,
             state: state?,
             svid_ttl: svid_ttl.unwrap_or(Identity::DEFAULT_SVID_TTL),
             embedded,

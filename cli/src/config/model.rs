@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
+pub(crate) use sidegate_identity::received::SvidFiles;
 pub(crate) use sidegate_identity::svid_file::Notify;
 pub(crate) use sidegate_identity::tls::TlsMode;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
@@ -69,10 +70,15 @@ pub(crate) struct Embedded {
 }
 
 /// Where SVIDs come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IdentitySource {
     /// A CA in the state directory.
     Embedded,
+    /// `[identity.files]`: PEM files that somebody else keeps.
+    Files(SvidFiles),
+    /// `[identity.workload_api]`: another's Workload API. Without an address it is the one that the
+    /// environment names.
+    WorkloadApi(Option<String>),
 }
 
 /// `[[identity.entry]]`: a registration entry, as written.

@@ -37,6 +37,8 @@ pub(super) struct RawIdentity {
     pub(super) state: Option<String>,
     pub(super) svid_ttl: Option<String>,
     pub(super) embedded: Option<Table<RawEmbedded>>,
+    pub(super) files: Option<Table<RawFiles>>,
+    pub(super) workload_api: Option<Table<RawAgent>>,
     #[serde(default)]
     pub(super) entry: Vec<Table<RawEntry>>,
 }
@@ -48,6 +50,21 @@ pub(super) struct RawEmbedded {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
     pub(super) bundle: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFiles {
+    pub(super) svid: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) bundle: Option<String>,
+}
+
+/// A Workload API to ask.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAgent {
+    pub(super) socket: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -13,6 +13,7 @@ use bytesize::ByteSize;
 use http::uri::PathAndQuery;
 use http::{HeaderName, Uri};
 use nix::sys::signal::Signal;
+use sidegate_identity::received::SourceKind;
 use sidegate_policy::bundle::SignatureAlgorithm;
 use sidegate_proxy::upstream::{BadNetwork, Network};
 use spiffe::{SpiffeId, TrustDomain};
@@ -21,8 +22,8 @@ use tracing_subscriber::EnvFilter;
 use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
-    AccessLogKind, Credentials, DecisionLogKind, Identity, IdentitySource, LineFormat, Listen,
-    LogFormat, Protocol, Sample, TlsMode, WorkloadApi,
+    AccessLogKind, Credentials, DecisionLogKind, Identity, LineFormat, Listen, LogFormat, Protocol,
+    Sample, TlsMode, WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -253,8 +254,26 @@ pub(super) fn trusted_hop(text: &str) -> Result<SpiffeId, Problem> {
     }
 }
 
-pub(super) fn source(text: &str) -> Result<IdentitySource, Problem> {
-    one_of(text, &[("embedded", IdentitySource::Embedded)])
+pub(super) fn source(text: &str) -> Result<SourceKind, Problem> {
+    let known = [
+        ("embedded", SourceKind::Embedded),
+        ("files", SourceKind::Files),
+        ("workload-api", SourceKind::WorkloadApi),
+    ];
+    one_of(text, &known)
+}
+
+/// The address of a Workload API, as `SPIFFE_ENDPOINT_SOCKET` takes it.
+pub(super) fn endpoint(text: &str) -> Result<String, Problem> {
+    match spiffe::transport::Endpoint::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(Problem::new(
+            codes::BAD_ENDPOINT,
+            "is not the address of a Workload API",
+            error.to_string(),
+        )
+        .help("such as \"unix:///run/spire/sockets/agent.sock\"")),
+    }
 }
 
 pub(super) fn signal(text: &str) -> Result<Signal, Problem> {

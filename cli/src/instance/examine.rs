@@ -1,7 +1,8 @@
 //! Whether a configuration could be started, without starting or changing anything.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::geteuid;
 use prometheus_client::registry::Registry;
@@ -11,6 +12,8 @@ use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::{Clock, SystemClock};
 use sidegate_identity::embedded::AuthorityKind;
 use sidegate_identity::jwt::JwtAuthority;
+use sidegate_identity::metrics::IdentityMetrics;
+use sidegate_identity::received::{ReceivedError, ReceivedSource, SourceKind};
 use sidegate_identity::registry::{EntryRegistry, Origin};
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid_file::SvidFile;
@@ -22,14 +25,15 @@ use super::socket::{BoundSocket, Purpose, short_enough};
 use super::status::{self, seconds};
 use super::{
     Found, StateDirectory, access_log_unwritable, decision_log, descriptors, examine_policy,
-    health, identity, listeners, refused,
+    health, identity, listeners, refused, source,
 };
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{
     Category, Check, authority, counted, egress, file_descriptors, kept_authority, tcp_policy,
 };
 use crate::config::{
-    AccessLogOutput, Config, ConfigSource, Identity, Listen, Listener, Protocol, Target,
+    AccessLogOutput, Config, ConfigSource, Identity, IdentitySource, Listen, Listener, Protocol,
+    Target,
 };
 use crate::failure::Failure;
 
@@ -78,9 +82,10 @@ pub(crate) async fn examine(
     .collect();
     let entries = examination.entries();
     let listeners = examination.listeners(&loaded, entries.as_ref().ok());
+    let source = examination.source().await;
     let categories = [
         Category::new("state", examination.state(looked)),
-        Category::new("identity", examination.identity(entries)),
+        Category::new("identity", examination.identity(entries, source)),
         Category::new("workload API", examination.workload_api()),
         Category::new("policy", examination.policy().await),
         Category::new("decision log", examination.decision_log()),
@@ -117,12 +122,52 @@ impl Examination<'_> {
         let Identity {
             state,
             trust_domain,
+            source,
             ..
         } = &self.config.identity;
+        if *source != IdentitySource::Embedded {
+            let trust_domain = trust_domain.clone();
+            return Ok(EntryRegistry::configured(
+                trust_domain,
+                configured,
+                self.now,
+            ));
+        }
         identity::entry_registry(state, trust_domain, configured, self.now)
     }
 
-    fn identity(&self, entries: Result<EntryRegistry, Failure>) -> Vec<Check> {
+    /// What a source that mints nothing gives to whoever checks; none of the CA of our own.
+    async fn source(&self) -> Vec<Check> {
+        let row =
+            |detail: String| Check::ok("identity-source", "identity source gives SVIDs", detail);
+        let origin = match source::origin(self.config) {
+            Ok(None) => return Vec::new(),
+            Ok(Some(origin)) => origin,
+            Err(failure) => return row(String::new()).unless(Err::<(), _>(failure)),
+        };
+        // What is wrong with them has a row already.
+        let entries = identity::entries(self.config, Some(self.source)).unwrap_or_default();
+        let trust_domain = self.config.identity.trust_domain.clone();
+        let (clock, metrics) = (Arc::new(SystemClock), IdentityMetrics::default());
+        let source = ReceivedSource::new(origin, trust_domain, entries, clock, metrics);
+        let source = Arc::new(source);
+        let first = source.first(Duration::ZERO).await;
+        let ids = source.ids();
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let row = row(format!("{}, {}", source.kind(), ids.join(" ")));
+        match first {
+            // It knows the process that asks: the one that serves may get something else.
+            Err(error @ (ReceivedError::NoIdentity { .. } | ReceivedError::NotHeld { .. }))
+                if source.kind() == SourceKind::WorkloadApi =>
+            {
+                let reason = format!("it says so to who checks: {error}");
+                vec![row.warning(error.code(), reason)]
+            }
+            first => row.unless(first.map_err(|error| identity::not_received(&error))),
+        }
+    }
+
+    fn identity(&self, entries: Result<EntryRegistry, Failure>, source: Vec<Check>) -> Vec<Check> {
         let count = |origin| {
             let all = entries.as_ref().map(EntryRegistry::all).unwrap_or_default();
             all.iter().filter(|known| known.origin == origin).count()
@@ -149,15 +194,18 @@ impl Examination<'_> {
             trust_domain,
             ..
         } = &self.config.identity;
-        let federated = identity::federated(state, trust_domain);
-        let detail = match &federated {
-            Ok(federated) => counted(federated.all().len(), "trust domain"),
-            Err(_) => String::new(),
-        };
-        let what = "foreign bundles are valid";
-        rows.extend(Check::ok("foreign-bundles", what, detail).unless(federated));
-        rows.extend(self.x509_authority());
-        rows.extend(self.jwt_authority());
+        if self.config.identity.source == IdentitySource::Embedded {
+            let federated = identity::federated(state, trust_domain);
+            let detail = match &federated {
+                Ok(federated) => counted(federated.all().len(), "trust domain"),
+                Err(_) => String::new(),
+            };
+            let what = "foreign bundles are valid";
+            rows.extend(Check::ok("foreign-bundles", what, detail).unless(federated));
+            rows.extend(self.x509_authority());
+            rows.extend(self.jwt_authority());
+        }
+        rows.extend(source);
         for file in &self.config.svid_files {
             let detail = file.directory.display().to_string();
             let row = Check::ok("svid-files", "SVID files can be written", detail);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
 use sidegate_identity::TrustDomain;
@@ -14,17 +14,22 @@ use sidegate_identity::entry::{Entry, EntryRequest};
 use sidegate_identity::federation::FederatedBundles;
 use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
+use sidegate_identity::received::{ReceivedError, ReceivedSource};
 use sidegate_identity::registry::EntryRegistry;
-use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid_file::{SvidFile, Written};
 
+use super::Source;
+use super::source::origin;
 use super::state::StateDirectory;
-use crate::config::{self, Config, ConfigSource, IdentitySource, Key};
+use crate::config::{self, Config, ConfigSource, Key};
 use crate::failure::{Failure, chain};
+
+/// How long an agent may take to start, and to learn of the entry for this process.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The source of identities and what goes with it.
 pub(super) struct IdentityPlane {
-    pub(super) source: Arc<EmbeddedSource>,
+    pub(super) source: Source,
     pub(super) attestor: UnixAttestor,
     pub(super) metrics: IdentityMetrics,
 }
@@ -79,6 +84,15 @@ pub(super) fn entry_registry(
     })
 }
 
+/// A source that mints nothing does not give what is needed.
+pub(super) fn not_received(error: &ReceivedError) -> Failure {
+    let failure = Failure::new(error.code(), error);
+    match error.hint() {
+        Some(hint) => failure.help(hint),
+        None => failure,
+    }
+}
+
 /// The foreign bundles in the state directory.
 pub(super) fn federated(
     state: &Path,
@@ -102,50 +116,35 @@ pub(super) fn host_entry<'a>(
 }
 
 impl IdentityPlane {
-    /// Opens the CA and mints the first SVIDs.
-    pub(super) fn open(
+    /// Opens the CA and mints the first SVIDs, or takes the first of those whom others mint.
+    pub(super) async fn open(
         config: &Config,
         entries: Vec<Entry>,
         state: &StateDirectory,
         clock: &Arc<dyn Clock>,
         registry: &mut Registry,
     ) -> Result<Self, Failure> {
-        let IdentitySource::Embedded = config.identity.source;
         let metrics = IdentityMetrics::register(registry);
         let attestor = UnixAttestor::new(metrics.clone());
-        let trust_domain = &config.identity.trust_domain;
-        let now = clock.now();
-        let lifetimes = Lifetimes {
-            root: config.identity.embedded.root_ttl,
-            svid: config.identity.svid_ttl,
-        };
-        let authority = match &config.identity.embedded.brought {
-            Some(files) => EmbeddedAuthority::brought(files, trust_domain.clone(), lifetimes, now),
+        let source = match origin(config)? {
             None => {
-                let path = state.path().join("authority.pem");
-                EmbeddedAuthority::open(path, trust_domain.clone(), lifetimes, now)
+                let source = embedded(config, entries, state, clock, &metrics)?;
+                Source::Embedded(Arc::new(source))
             }
-        }
-        .map_err(|error| Failure::new(error.code(), &error))?;
-        let jwt_authority = JwtAuthority::open(
-            state.path().join("jwt_keys.json"),
-            trust_domain.clone(),
-            now,
-        )
-        .map_err(|error| Failure::new(error.code(), &error))?;
-        let entries = entry_registry(state.path(), trust_domain, entries, now)?;
-        let federated = federated(state.path(), trust_domain)?;
-        let source = EmbeddedSource::new(
-            authority,
-            jwt_authority,
-            entries,
-            federated,
-            Arc::clone(clock),
-            metrics.clone(),
-        )
-        .map_err(|error| Failure::new(error.code(), &error))?;
+            Some(origin) => {
+                let trust_domain = config.identity.trust_domain.clone();
+                let clock = Arc::clone(clock);
+                let source =
+                    ReceivedSource::new(origin, trust_domain, entries, clock, metrics.clone());
+                let source = Arc::new(source);
+                let first = source.first(PATIENCE).await;
+                first.map_err(|error| not_received(&error))?;
+                Source::Received(source)
+            }
+        };
+        source.tell();
         Ok(Self {
-            source: Arc::new(source),
+            source,
             attestor,
             metrics,
         })
@@ -171,4 +170,45 @@ impl IdentityPlane {
             })
             .collect()
     }
+}
+
+/// A CA of our own, with the first SVID of each entry.
+fn embedded(
+    config: &Config,
+    entries: Vec<Entry>,
+    state: &StateDirectory,
+    clock: &Arc<dyn Clock>,
+    metrics: &IdentityMetrics,
+) -> Result<EmbeddedSource, Failure> {
+    let trust_domain = &config.identity.trust_domain;
+    let now = clock.now();
+    let lifetimes = Lifetimes {
+        root: config.identity.embedded.root_ttl,
+        svid: config.identity.svid_ttl,
+    };
+    let authority = match &config.identity.embedded.brought {
+        Some(files) => EmbeddedAuthority::brought(files, trust_domain.clone(), lifetimes, now),
+        None => {
+            let path = state.path().join("authority.pem");
+            EmbeddedAuthority::open(path, trust_domain.clone(), lifetimes, now)
+        }
+    }
+    .map_err(|error| Failure::new(error.code(), &error))?;
+    let jwt_authority = JwtAuthority::open(
+        state.path().join("jwt_keys.json"),
+        trust_domain.clone(),
+        now,
+    )
+    .map_err(|error| Failure::new(error.code(), &error))?;
+    let entries = entry_registry(state.path(), trust_domain, entries, now)?;
+    let federated = federated(state.path(), trust_domain)?;
+    EmbeddedSource::new(
+        authority,
+        jwt_authority,
+        entries,
+        federated,
+        Arc::clone(clock),
+        metrics.clone(),
+    )
+    .map_err(|error| Failure::new(error.code(), &error))
 }

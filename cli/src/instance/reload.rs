@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sidegate_host::HostMetrics;
 use sidegate_identity::clock::Clock;
-use sidegate_identity::embedded::{EmbeddedError, EmbeddedSource};
-use sidegate_identity::source::SvidSource;
+use sidegate_identity::embedded::EmbeddedError;
+use sidegate_identity::received::ReceivedError;
 use sidegate_proxy::access_log::AccessLogFormat;
 use sidegate_proxy::{ListenerSwap, NextListener};
 use tokio::runtime::Handle;
@@ -27,13 +27,13 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::SERVING;
 use super::access_output::{AccessOutputHandle, Opened};
 use super::components::{self, Components};
 use super::health::Health;
 use super::listeners::{self, Served};
 use super::policy::{Files, PolicyManager};
 use super::status::{Changing, seconds};
+use super::{SERVING, Source};
 use crate::admin::ReloadFacts;
 use crate::check::counted;
 use crate::config::{self, AccessLogOutput, Config};
@@ -56,7 +56,7 @@ pub(super) struct ReloadParts {
     pub(super) access: AccessOutputHandle,
     pub(super) access_format: AccessLogFormat,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) source: Arc<EmbeddedSource>,
+    pub(super) source: Source,
     pub(super) swap: ListenerSwap,
     pub(super) health: Arc<Health>,
     pub(super) policy: Arc<PolicyManager>,
@@ -296,6 +296,12 @@ impl From<Failure> for NotReplaced {
 impl From<EmbeddedError> for NotReplaced {
     fn from(error: EmbeddedError) -> Self {
         Self(Failure::message(error.code(), chain(&error)))
+    }
+}
+
+impl From<ReceivedError> for NotReplaced {
+    fn from(error: ReceivedError) -> Self {
+        Self(super::identity::not_received(&error))
     }
 }
 

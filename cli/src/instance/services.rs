@@ -28,7 +28,7 @@ pub(super) async fn serve(
     let (reporter, health) = tonic_health::server::health_reporter();
     let workload_api = WorkloadApi::service(
         identities.clone(),
-        plane.source,
+        plane.source.issuer(),
         plane.attestor.clone(),
         clock,
         plane.metrics.clone(),

@@ -7,16 +7,14 @@ use std::time::SystemTime;
 use nix::unistd::geteuid;
 use sidegate_identity::authority::{BACKDATE, BroughtFiles};
 use sidegate_identity::clock::Clock;
-use sidegate_identity::embedded::EmbeddedSource;
 use sidegate_identity::registry::Origin;
-use sidegate_identity::source::SvidSource;
 use sidegate_identity::svid::Issued;
 use sidegate_policy::Policy;
 use sidegate_policy::explain::EngineUse;
 
 use super::health::Health;
 use super::reload::Outcome;
-use super::{Descriptors, PolicyManager};
+use super::{Descriptors, PolicyManager, Source};
 use crate::admin::{
     ComponentStatus, EngineFacts, EntryCounts, ListenerFacts, PolicyFacts, Status, SvidStatus,
 };
@@ -24,7 +22,7 @@ use crate::config::Config;
 
 /// Where the facts come from: the parts that run, and what they were started with.
 pub(super) struct Facts {
-    pub(super) source: Arc<EmbeddedSource>,
+    pub(super) source: Source,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) health: Arc<Health>,
     pub(super) brought: Option<BroughtFiles>,
@@ -64,6 +62,7 @@ impl Facts {
             trust_domain: identities.trust_domain.to_string(),
             missing: self.health.missing(),
             failing: self.source.failing(),
+            source: self.source.status(),
             generation: identities.generation,
             entries: EntryCounts {
                 configuration: count(Origin::Configuration),

@@ -19,14 +19,14 @@ pub(super) const CA: &str = "basicConstraints=critical,CA:TRUE\n\
 
 /// openssl, and the folder that it works in.
 #[derive(Debug)]
-pub(super) struct Openssl {
+pub(crate) struct Openssl {
     program: PathBuf,
     pub(super) folder: PathBuf,
 }
 
 impl Openssl {
     /// It, where it is installed; the test is skipped otherwise.
-    pub(super) fn new(folder: &Path, test: &str) -> Option<Self> {
+    pub(crate) fn new(folder: &Path, test: &str) -> Option<Self> {
         let program = tool(Tool::Openssl);
         if program.is_none() {
             skip(test, Tool::Openssl);
@@ -38,7 +38,7 @@ impl Openssl {
     }
 
     /// `NAME.key`, for its owner only, of an algorithm with options.
-    pub(super) fn key(&self, name: &str, algorithm: &str) {
+    pub(crate) fn key(&self, name: &str, algorithm: &str) {
         self.run(&format!("genpkey -out {name}.key -algorithm {algorithm}"));
         let key = self.folder.join(name).with_extension("key");
         fs::set_permissions(key, Permissions::from_mode(0o600)).expect("it is ours");
@@ -50,7 +50,7 @@ impl Openssl {
     }
 
     /// `NAME.pem`, signed by another's.
-    pub(super) fn signed(&self, name: &str, signer: &str, extensions: &str) {
+    pub(crate) fn signed(&self, name: &str, signer: &str, extensions: &str) {
         let signer = format!("-CA {signer}.pem -CAkey {signer}.key -CAcreateserial");
         let extensions = format!("{extensions}\nauthorityKeyIdentifier=keyid\n");
         self.sign(name, &signer, &extensions);
@@ -58,7 +58,7 @@ impl Openssl {
 
     /// A root, an intermediate below it that allows none below itself, and another two below each
     /// other: `chain.pem` has these two, the lower one first.
-    pub(super) fn family(&self) {
+    pub(crate) fn family(&self) {
         for name in ["root", "intermediate", "upper", "lower"] {
             self.key(name, "EC -pkeyopt ec_paramgen_curve:P-256");
         }
@@ -72,7 +72,7 @@ impl Openssl {
     }
 
     /// `NAME.pem` of several.
-    pub(super) fn join(&self, name: &str, parts: &[&str]) {
+    pub(crate) fn join(&self, name: &str, parts: &[&str]) {
         let part = |part: &&str| {
             let part = self.folder.join(part).with_extension("pem");
             fs::read_to_string(part).expect("it was made")
@@ -100,7 +100,8 @@ impl Openssl {
         ));
     }
 
-    fn run(&self, arguments: &str) {
+    /// Runs it; panics where it fails.
+    pub(crate) fn run(&self, arguments: &str) {
         let output = finish(&mut self.command(arguments));
         assert!(output.status.success(), "{arguments}: {output:?}");
     }

@@ -16,43 +16,43 @@ use crate::support::{Authority, leaf};
 
 /// `X509SVIDResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct SvidResponse {
+pub(crate) struct SvidResponse {
     #[prost(message, repeated, tag = "1")]
-    pub(super) svids: Vec<Svid>,
+    pub(crate) svids: Vec<Svid>,
     #[prost(btree_map = "string, bytes", tag = "3")]
-    pub(super) federated_bundles: BTreeMap<String, Vec<u8>>,
+    pub(crate) federated_bundles: BTreeMap<String, Vec<u8>>,
 }
 
 /// `X509SVID`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Svid {
+pub(crate) struct Svid {
     #[prost(string, tag = "1")]
-    pub(super) spiffe_id: String,
+    pub(crate) spiffe_id: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) x509_svid: Vec<u8>,
+    pub(crate) x509_svid: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
-    pub(super) x509_svid_key: Vec<u8>,
+    pub(crate) x509_svid_key: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
-    pub(super) bundle: Vec<u8>,
+    pub(crate) bundle: Vec<u8>,
 }
 
 /// `X509BundlesResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct X509Bundles {
+pub(crate) struct X509Bundles {
     #[prost(btree_map = "string, bytes", tag = "2")]
-    pub(super) bundles: BTreeMap<String, Vec<u8>>,
+    pub(crate) bundles: BTreeMap<String, Vec<u8>>,
 }
 
 /// `JWTBundlesResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct JwtBundles {
+pub(crate) struct JwtBundles {
     #[prost(btree_map = "string, bytes", tag = "1")]
-    pub(super) bundles: BTreeMap<String, Vec<u8>>,
+    pub(crate) bundles: BTreeMap<String, Vec<u8>>,
 }
 
 /// What a method answers.
 #[derive(Debug, Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// A message; the stream then stays open until there is another reply.
     Message(Vec<u8>),
     /// A status that is not 0, and its message.
@@ -62,14 +62,14 @@ pub(super) enum Reply {
 type Replies = Arc<Mutex<BTreeMap<&'static str, watch::Sender<Reply>>>>;
 
 /// It, at a socket.
-pub(super) struct Fake {
-    pub(super) socket: String,
+pub(crate) struct Fake {
+    pub(crate) socket: String,
     replies: Replies,
 }
 
 impl Fake {
     /// One that does not know any method yet.
-    pub(super) fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let path = folder.join("fake.sock");
         let listener = UnixListener::bind(&path).expect("the socket is free");
         let replies = Replies::default();
@@ -86,7 +86,7 @@ impl Fake {
     }
 
     /// Answers a method so from now on, on open streams too.
-    pub(super) fn set(&self, method: &'static str, reply: Reply) {
+    pub(crate) fn set(&self, method: &'static str, reply: Reply) {
         let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
         match replies.get(method) {
             Some(sender) => drop(sender.send_replace(reply)),
@@ -96,14 +96,14 @@ impl Fake {
 }
 
 impl Reply {
-    pub(super) fn of(message: &impl Message) -> Self {
+    pub(crate) fn of(message: &impl Message) -> Self {
         Self::Message(message.encode_to_vec())
     }
 }
 
 impl Svid {
     /// An SVID of a trust domain, whose bundle is a root that did not sign it.
-    pub(super) fn new(trust_domain: &str, root: &[u8]) -> Self {
+    pub(crate) fn new(trust_domain: &str, root: &[u8]) -> Self {
         let spiffe_id = format!("spiffe://{trust_domain}/app");
         let identity = Authority::foreign(trust_domain).issue(&leaf(&[&spiffe_id]));
         Self {
@@ -116,7 +116,7 @@ impl Svid {
 }
 
 /// A root certificate, DER.
-pub(super) fn root() -> Vec<u8> {
+pub(crate) fn root() -> Vec<u8> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
@@ -125,7 +125,7 @@ pub(super) fn root() -> Vec<u8> {
 }
 
 /// `spiffe://` names with what belongs to them.
-pub(super) fn by_id<const N: usize>(members: [(&str, Vec<u8>); N]) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn by_id<const N: usize>(members: [(&str, Vec<u8>); N]) -> BTreeMap<String, Vec<u8>> {
     members
         .map(|(name, value)| (format!("spiffe://{name}"), value))
         .into()

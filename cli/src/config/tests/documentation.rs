@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use crate::config::raw::{
-    RawAdmin, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEgress, RawEmbedded, RawEntry,
-    RawForwardClientCert, RawHttp2, RawIdentity, RawLimits, RawListener, RawLog, RawPath,
-    RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSni, RawSvidFile, RawTimeouts,
-    RawWorkloadApi,
+    RawAdmin, RawAgent, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEgress, RawEmbedded,
+    RawEntry, RawFiles, RawForwardClientCert, RawHttp2, RawIdentity, RawLimits, RawListener,
+    RawLog, RawPath, RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSni, RawSvidFile,
+    RawTimeouts, RawWorkloadApi,
 };
 
 const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
@@ -16,6 +16,8 @@ fn every_key_is_documented_under_its_section() {
     let sections = [
         ("[identity]", keys_of::<RawIdentity>()),
         ("[identity.embedded]", keys_of::<RawEmbedded>()),
+        ("[identity.files]", keys_of::<RawFiles>()),
+        ("[identity.workload_api]", keys_of::<RawAgent>()),
         ("[[identity.entry]]", keys_of::<RawEntry>()),
         ("[workload_api]", keys_of::<RawWorkloadApi>()),
         ("[admin]", keys_of::<RawAdmin>()),
@@ -53,7 +55,7 @@ fn every_key_is_documented_under_its_section() {
         for key in keys {
             // Tables of their own have headings of their own.
             let tables = "entry timeouts request_body limits http2 forward_client_cert route sni embedded \
-                          bundle shadow";
+                          bundle shadow files workload_api";
             let own = tables.split(' ').any(|table| table == key);
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");
