@@ -1,9 +1,19 @@
-//! Compiles the Workload API's proto with protox, so that no `protoc` is needed.
+//! Compiles the protos of the Workload API and of SPIRE's server API with protox, so that no
+//! `protoc` is needed.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use prost::Message;
+
+/// What of SPIRE's server API is used.
+const SPIRE: [&str; 5] = [
+    "proto/spire/types.proto",
+    "proto/spire/agent.proto",
+    "proto/spire/bundle.proto",
+    "proto/spire/entry.proto",
+    "proto/spire/svid.proto",
+];
 
 #[expect(
     clippy::disallowed_methods,
@@ -18,5 +28,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         .codec_path("crate::workload_api::codec::CompactCodec")
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // Tests play the server.
+        .server_mod_attribute(".", "#[cfg(test)]")
+        .include_file("spire.rs")
+        .compile_fds(protox::compile(SPIRE, ["proto"])?)?;
     Ok(())
 }

@@ -21,6 +21,7 @@ pub mod selector;
 pub mod slots;
 pub mod source;
 pub mod spiffe_bundle;
+pub mod spire;
 pub mod svid;
 pub mod svid_file;
 pub mod tls;

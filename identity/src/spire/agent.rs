@@ -1,0 +1,420 @@
+//! The agent: one step after the other, each bringing what is here to what the server has.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use spiffe::TrustDomain;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::attest::{half_life, no_trust};
+use super::backoff::{BatchSize, Pause};
+use super::bootstrap::Bootstrap;
+use super::credentials::{Credentials, StateDirectory};
+use super::error::{Denial, SpireError};
+use super::messages::{Bundle, Outcome};
+use super::node::NodeAttestation;
+use super::session::Session;
+use super::status::{AgentStatus, Failing, Phase};
+use super::sync::{Authorized, Known};
+use super::tls::Trust;
+use crate::chain;
+use crate::clock::{Clock, seconds};
+use crate::entry::Entry;
+use crate::metrics::IdentityMetrics;
+use crate::source::SvidSource;
+use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
+
+/// How often the server is asked, where nothing else is said.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often a step begins anew, where the server denies the agent's SVID: with the one before, and
+/// with a new one.
+const ATTEMPTS: usize = 3;
+
+/// What an agent needs to know.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Host and port of the SPIRE server.
+    pub server: String,
+    /// The trust domain of server and agent.
+    pub trust_domain: TrustDomain,
+    /// What the server is verified by at first contact.
+    pub bootstrap: Bootstrap,
+    /// By what the server recognizes this node.
+    pub attestation: NodeAttestation,
+    /// The state directory: the agent's own key and SVID, and the last bundle, are kept there.
+    pub directory: PathBuf,
+    /// How often the server is asked for entries and bundles; not zero.
+    pub sync_interval: Duration,
+}
+
+/// The agent of a SPIRE server, as a source of SVIDs.
+pub struct SpireAgent {
+    pub(super) config: AgentConfig,
+    pub(super) directory: StateDirectory,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: IdentityMetrics,
+    /// One step at a time.
+    held: tokio::sync::Mutex<Held>,
+    /// Apart from what is held, since it is asked for while a step waits for the server.
+    signing: Mutex<Signing>,
+    status: Mutex<AgentStatus>,
+    sender: watch::Sender<Arc<Identities>>,
+}
+
+/// Everything that changes.
+pub(super) struct Held {
+    pub(super) credentials: Credentials,
+    /// When to renew the agent's SVID.
+    pub(super) renew_at: SystemTime,
+    /// A join token has been decided about: it is of no more use.
+    pub(super) is_token_spent: bool,
+    /// The server wants the node attested anew; what is in use counts until then.
+    pub(super) must_reattest: bool,
+    /// Why the server last wanted that.
+    pub(super) denial: Option<Denial>,
+    /// The credentials are written.
+    pub(super) is_kept: bool,
+    pub(super) is_banned: bool,
+    /// What the server is verified by: the newest own bundle, or what there was before it.
+    pub(super) trust: Option<Arc<X509Bundle>>,
+    pub(super) session: Option<Current>,
+    /// The own bundle, once the server has told it.
+    pub(super) bundle: Option<Bundle>,
+    pub(super) is_bundle_kept: bool,
+    pub(super) federated: BTreeMap<TrustDomain, Bundle>,
+    pub(super) bundle_problems: Vec<String>,
+    pub(super) authorized: Authorized,
+    /// By the ids of their entries.
+    pub(super) svids: BTreeMap<String, HeldSvid>,
+    pub(super) unsigned: Vec<String>,
+    pub(super) batch: BatchSize,
+    /// When the next SVIDs under a tainted authority may be replaced.
+    pub(super) next_tainted: SystemTime,
+    /// The bundle's sequence number that the server was told of.
+    pub(super) posted: Option<u64>,
+    pub(super) synced: Option<SystemTime>,
+}
+
+/// An SVID in use.
+pub(super) struct HeldSvid {
+    pub(super) issued: Issued,
+    pub(super) due: SystemTime,
+    /// It leads to an authority that is tainted.
+    pub(super) is_tainted: bool,
+}
+
+/// The session in use, and what it was made under.
+pub(super) struct Current {
+    session: Arc<Session>,
+    shown: Option<Arc<X509Svid>>,
+    trust: Arc<X509Bundle>,
+}
+
+/// What it takes to have a token signed.
+#[derive(Default)]
+struct Signing {
+    session: Option<Arc<Session>>,
+    entries: Vec<(Arc<Entry>, Arc<str>)>,
+}
+
+impl SpireAgent {
+    /// Takes what an earlier run left in the state directory. There is no contact with the server
+    /// before the first step, and no SVID before it succeeds.
+    ///
+    /// # Errors
+    /// When what an earlier run left cannot be used.
+    pub fn new(
+        config: AgentConfig,
+        clock: Arc<dyn Clock>,
+        metrics: IdentityMetrics,
+    ) -> Result<Self, SpireError> {
+        let trust_domain = config.trust_domain.clone();
+        let directory = StateDirectory::new(&config.directory, trust_domain.clone());
+        let held = Held::new(directory.credentials()?);
+        let empty = Identities::new(0, trust_domain, vec![], [].into(), [].into());
+        Ok(Self {
+            config,
+            directory,
+            clock,
+            metrics,
+            held: tokio::sync::Mutex::new(held),
+            signing: Mutex::default(),
+            status: Mutex::default(),
+            sender: watch::Sender::new(Arc::new(empty)),
+        })
+    }
+
+    /// Keeps everything as the server has it until told to stop, or until the server bans the agent.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut pause = Pause::new(self.config.sync_interval);
+        loop {
+            let step = tokio::select! {
+                () = stop.cancelled() => return,
+                step = self.step() => step,
+            };
+            let wait = match step {
+                Ok(due) => pause.succeeded(due),
+                Err(SpireError::Banned) => return,
+                Err(_) => pause.failed(self.left()),
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Brings everything to what the server has, and says for how long nothing is due. What does not
+    /// succeed leaves what is there, and shows in the status.
+    ///
+    /// # Errors
+    /// What did not succeed.
+    pub async fn step(&self) -> Result<Duration, SpireError> {
+        let mut held = self.held.lock().await;
+        if held.is_banned {
+            return Err(SpireError::Banned);
+        }
+        let mut done = self.round(&mut held).await;
+        for _ in 1..ATTEMPTS {
+            let Err(SpireError::Denied { reason, .. }) = &done else {
+                break;
+            };
+            done = match self.denied(&mut held, *reason) {
+                Ok(()) => self.round(&mut held).await,
+                Err(error) => Err(error),
+            };
+        }
+        let now = self.clock.now();
+        if held.prune(now) {
+            self.publish(&held);
+        }
+        self.record(&held, done.as_ref().err(), now);
+        done.map(|()| held.idle(now))
+    }
+
+    /// How the agent stands.
+    pub fn status(&self) -> AgentStatus {
+        let status = self.status.lock();
+        status.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn round(&self, held: &mut Held) -> Result<(), SpireError> {
+        let attested = self.ensure_attested(held).await;
+        let can_go_on = held.trust.is_some() && held.has_counting_svid(self.clock.now());
+        if attested.is_err() && !can_go_on {
+            return attested;
+        }
+        let kept = self.keep(held);
+        let renewed = self.renew_if_due(held).await;
+        if let Err(SpireError::Denied { .. }) = renewed {
+            return renewed;
+        }
+        let session = self.session(held)?;
+        let update = self.fetch(held, &session).await?;
+        held.confirm();
+        let mut changed = self.apply(held, update);
+        let kept = kept.and(self.keep(held));
+        let (signed, outcome) = self.sign(held, &session).await;
+        changed |= signed;
+        if changed {
+            self.publish(held);
+        }
+        self.post_status(held, &session).await;
+        attested.and(renewed).and(kept).and(outcome)
+    }
+
+    /// The session under the newest SVID and bundle.
+    pub(super) fn session(&self, held: &mut Held) -> Result<Arc<Session>, SpireError> {
+        let trust = held.trust.as_ref().ok_or_else(no_trust)?;
+        let shown = held.credentials.in_use.as_ref();
+        let is_same = |current: &Current| {
+            current.trust.roots() == trust.roots()
+                && current.shown.as_ref().map(Arc::as_ptr) == shown.map(Arc::as_ptr)
+        };
+        if let Some(current) = held.session.as_ref().filter(|it| is_same(it)) {
+            return Ok(Arc::clone(&current.session));
+        }
+        let session = Arc::new(Session::new(
+            &self.config.server,
+            &self.config.trust_domain,
+            Trust::Bundle(Arc::clone(trust)),
+            shown.map(Arc::as_ref),
+            Arc::clone(&self.clock),
+        )?);
+        let current = Current {
+            session: Arc::clone(&session),
+            shown: shown.cloned(),
+            trust: Arc::clone(trust),
+        };
+        held.session = Some(current);
+        self.signing().session = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Makes what is held the next generation.
+    pub(super) fn publish(&self, held: &Held) {
+        let generation = self.sender.borrow().generation + 1;
+        info!(generation, "identities renewed");
+        let trust_domain = &self.config.trust_domain;
+        let own = held.bundle.iter().map(|bundle| (trust_domain, bundle));
+        let bundles: Vec<_> = own.chain(&held.federated).collect();
+        let x509 = bundles.iter();
+        let x509 = x509.map(|(name, bundle)| (TrustDomain::clone(name), Arc::clone(&bundle.x509)));
+        let jwt = bundles.iter();
+        let jwt = jwt.map(|(name, bundle)| (TrustDomain::clone(name), Arc::clone(&bundle.jwt)));
+        let next = Identities::new(
+            generation,
+            trust_domain.clone(),
+            held.issued(),
+            x509.collect(),
+            jwt.collect(),
+        );
+        let entries = held.svids.iter();
+        let entries =
+            entries.map(|(id, svid)| (Arc::clone(&svid.issued.entry), id.as_str().into()));
+        let mut signing = self.signing();
+        signing.entries = entries.collect();
+        if held.is_banned {
+            signing.session = None;
+        }
+        drop(signing);
+        self.sender.send_replace(Arc::new(next));
+    }
+
+    /// The newest generation.
+    pub(super) fn identities(&self) -> Arc<Identities> {
+        Arc::clone(&self.sender.borrow())
+    }
+
+    /// The server's id of an entry, and where to have a token signed for it.
+    pub(super) fn signs(&self, entry: &Entry) -> Option<(Arc<str>, Arc<Session>)> {
+        let signing = self.signing();
+        let mut entries = signing.entries.iter();
+        let (_, id) = entries.find(|(known, _)| **known == *entry)?;
+        Some((Arc::clone(id), Arc::clone(signing.session.as_ref()?)))
+    }
+
+    fn signing(&self) -> std::sync::MutexGuard<'_, Signing> {
+        self.signing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the first of the SVIDs still counts.
+    fn left(&self) -> Option<Duration> {
+        let identities = self.identities();
+        let ends = identities.issued().iter();
+        let first = ends.map(|issued| issued.svid.validity().not_after).min()?;
+        Some(first.duration_since(self.clock.now()).unwrap_or_default())
+    }
+
+    /// Keeps how a step went, to be shown, and logs what did not fail in the same way before.
+    fn record(&self, held: &Held, error: Option<&SpireError>, now: SystemTime) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = error.map(|error| Failing {
+            code: error.code(),
+            error: chain(error),
+            hint: error.hint(),
+        });
+        match &failing {
+            Some(failing) if status.failing.as_ref() != Some(failing) => {
+                let Failing { code, error, .. } = failing;
+                error!(
+                    code,
+                    error, "the SPIRE server is not followed; what is there stays until it expires"
+                );
+            }
+            None if status.failing.is_some() => info!("the SPIRE server is followed again"),
+            _ => {}
+        }
+        let known = held.authorized.values();
+        let ends = held.svids.values();
+        let ends = ends.map(|svid| seconds(svid.issued.svid.validity().not_after));
+        let in_use = held.credentials.in_use.as_ref();
+        *status = AgentStatus {
+            phase: match (held.is_banned, &failing, held.synced) {
+                (true, ..) => Phase::Banned,
+                (false, Some(_), Some(_)) => Phase::Failing,
+                (false, None, Some(_)) => Phase::Serving,
+                (false, _, None) => Phase::Starting,
+            },
+            agent_id: in_use.map(|svid| svid.id().to_string()),
+            agent_expires: in_use.map(|svid| seconds(svid.validity().not_after)),
+            synced: held.synced.map(seconds),
+            failing_since: failing
+                .as_ref()
+                .map(|_| status.failing_since.unwrap_or(seconds(now))),
+            failing,
+            first_expiry: ends.clone().min(),
+            last_expiry: ends.max(),
+            served: held.svids.len(),
+            unsigned: held.unsigned.clone(),
+            foreign: known
+                .clone()
+                .filter(|known| known.outcome == Outcome::Foreign)
+                .count(),
+            refused: known.filter_map(|known| known.refused().cloned()).collect(),
+            bundles: held.bundle_problems.clone(),
+            tainted_jwt_keys: held
+                .bundle
+                .as_ref()
+                .map(Bundle::tainted_jwt_keys)
+                .unwrap_or_default(),
+        };
+    }
+}
+
+impl Held {
+    fn new(credentials: Credentials) -> Self {
+        let never = SystemTime::UNIX_EPOCH;
+        let in_use = credentials.in_use.as_deref();
+        Self {
+            renew_at: in_use.map_or(never, half_life),
+            credentials,
+            is_token_spent: false,
+            must_reattest: false,
+            denial: None,
+            is_kept: true,
+            is_banned: false,
+            trust: None,
+            session: None,
+            bundle: None,
+            is_bundle_kept: true,
+            federated: BTreeMap::new(),
+            bundle_problems: Vec::new(),
+            authorized: Authorized::new(),
+            svids: BTreeMap::new(),
+            unsigned: Vec::new(),
+            batch: BatchSize::default(),
+            next_tainted: never,
+            posted: None,
+            synced: None,
+        }
+    }
+}
+
+impl Known {
+    /// The entry, where it is served.
+    pub(super) fn served(&self) -> Option<&Arc<Entry>> {
+        match &self.outcome {
+            Outcome::Served(entry) => Some(entry),
+            Outcome::Foreign | Outcome::Refused(_) => None,
+        }
+    }
+
+    fn refused(&self) -> Option<&super::status::RefusedEntry> {
+        match &self.outcome {
+            Outcome::Refused(refused) => Some(refused),
+            Outcome::Served(_) | Outcome::Foreign => None,
+        }
+    }
+}
+
+impl SvidSource for SpireAgent {
+    fn watch(&self) -> watch::Receiver<Arc<Identities>> {
+        self.sender.subscribe()
+    }
+}

@@ -1,0 +1,285 @@
+//! SVIDs for the workloads, signed by the server.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tonic::Code;
+use zeroize::Zeroizing;
+
+use super::agent::{Held, HeldSvid, SpireAgent};
+use super::attest::{no_trust, renewal};
+use super::error::{Failure, SpireError};
+use super::key::{Awaited, NewKey};
+use super::messages;
+use super::proto::svid::batch_new_x509svid_response::Result as Signed;
+use super::proto::svid::svid_client::SvidClient;
+use super::proto::svid::{BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams};
+use super::session::Session;
+use crate::clock::moment;
+use crate::entry::Entry;
+use crate::jwt::{JwtSvid, validate};
+use crate::svid::{Issued, Validity, X509Svid};
+use crate::tls::verify_chain;
+
+/// SVIDs under a tainted authority are replaced so many at once, so that the server is not asked for
+/// all of them.
+const TAINTED: usize = 100;
+
+/// And with this pause between.
+const TAINTED_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is asked of the server for one entry.
+type Wanted = (String, Arc<Entry>);
+
+impl SpireAgent {
+    /// Has SVIDs signed for all entries that need one. Says whether there are new ones.
+    pub(super) async fn sign(
+        &self,
+        held: &mut Held,
+        session: &Session,
+    ) -> (bool, Result<(), SpireError>) {
+        let wanted = held.wanted(self.clock.now());
+        held.unsigned.clear();
+        let mut changed = false;
+        let mut rest = wanted.as_slice();
+        while !rest.is_empty() {
+            let size = held.batch.get().min(rest.len());
+            let (batch, others) = rest.split_at(size);
+            match self.sign_batch(held, session, batch).await {
+                Ok(signed) => {
+                    held.batch.succeeded();
+                    changed |= signed;
+                    rest = others;
+                }
+                Err(error) => {
+                    let is_smaller = held.batch.failed();
+                    if !(is_smaller && is_too_much(&error)) {
+                        self.metrics.rotation_failed();
+                        return (changed, Err(error));
+                    }
+                }
+            }
+        }
+        (changed, Ok(()))
+    }
+
+    async fn sign_batch(
+        &self,
+        held: &mut Held,
+        session: &Session,
+        batch: &[Wanted],
+    ) -> Result<bool, SpireError> {
+        let count = batch.len();
+        // Making keys and verifying chains takes its time.
+        let keys = blocking(move || {
+            let keys = (0..count).map(|_| NewKey::generate());
+            keys.collect::<Result<Vec<_>, _>>()
+        });
+        let keys = keys.await??;
+        let params = batch
+            .iter()
+            .zip(&keys)
+            .map(|((id, _), key)| NewX509svidParams {
+                entry_id: id.clone(),
+                csr: key.request.clone(),
+            });
+        let request = BatchNewX509svidRequest {
+            params: params.collect(),
+        };
+        let results = session
+            .call("BatchNewX509SVID", |channel| {
+                let request = request.clone();
+                async move {
+                    let answer = SvidClient::new(channel).batch_new_x509svid(request).await?;
+                    let results = answer.into_inner().results;
+                    match results.len() == count {
+                        true => Ok(results),
+                        false => Err(Failure::from(format!(
+                            "it has {} SVIDs where {count} were asked for",
+                            results.len()
+                        ))),
+                    }
+                }
+            })
+            .await?;
+        let trust = held.trust.clone().ok_or_else(no_trust)?;
+        let now = self.clock.now();
+        let entries: Vec<_> = batch.iter().map(|(_, entry)| Arc::clone(entry)).collect();
+        let received = blocking(move || {
+            let sent = results.into_iter().zip(keys).zip(entries);
+            let received = sent.map(|((result, key), entry)| {
+                let svid = signed(result, &key, &entry, &trust, now)?;
+                let lasts = verify_chain(svid.chain(), trust.lasting(), now).is_ok();
+                Ok((Arc::new(svid), lasts))
+            });
+            received.collect::<Vec<Result<_, String>>>()
+        });
+        let mut changed = false;
+        for ((id, entry), received) in batch.iter().zip(received.await?) {
+            let problem = match received {
+                Ok((svid, lasts)) if lasts || held.svids.get(id).is_none_or(|it| it.due <= now) => {
+                    self.metrics.rotated(&svid);
+                    let svid = HeldSvid {
+                        due: renewal(&svid, now),
+                        is_tainted: !lasts,
+                        issued: Issued {
+                            entry: Arc::clone(entry),
+                            svid,
+                        },
+                    };
+                    held.issue(id.clone(), svid);
+                    changed = true;
+                    continue;
+                }
+                Ok(_) => "the new SVID is under a tainted authority too".to_owned(),
+                Err(problem) => problem,
+            };
+            self.metrics.rotation_failed();
+            held.unsigned
+                .push(format!("{}: {problem}", entry.spiffe_id()));
+        }
+        Ok(changed)
+    }
+
+    /// A JWT-SVID for an entry that the server has authorized. Which audiences a workload may ask for
+    /// is not for SPIRE's entries to say: the caller knows.
+    ///
+    /// # Errors
+    /// When there is no such entry, or the server does not sign, or what it signed does not fit.
+    pub async fn jwt_svid(
+        &self,
+        entry: &Entry,
+        audience: &[String],
+    ) -> Result<JwtSvid, SpireError> {
+        let method = "NewJWTSVID";
+        let refused = |problem: String| SpireError::Refused { method, problem };
+        let (entry_id, session) = self.signs(entry).ok_or(SpireError::UnknownEntry)?;
+        let request = NewJwtsvidRequest {
+            entry_id: entry_id.to_string(),
+            audience: audience.to_vec(),
+        };
+        let sent = session
+            .call(method, |channel| {
+                let request = request.clone();
+                async move {
+                    let answer = SvidClient::new(channel).new_jwtsvid(request).await?;
+                    let svid = answer.into_inner().svid;
+                    svid.ok_or_else(|| "there is no SVID in it".into())
+                }
+            })
+            .await?;
+        let token = Zeroizing::new(sent.token);
+        let told = messages::spiffe_id(sent.id.as_ref()).map_err(refused)?;
+        let own = &self.config.trust_domain;
+        let bundles = self.identities().jwt_bundles.clone();
+        let wanted = audience.first();
+        let wanted = wanted.ok_or_else(|| refused("no audience was asked for".to_owned()))?;
+        let valid = validate(&token, wanted, &bundles, own);
+        let valid = valid.map_err(|error| refused(error.to_string()))?;
+        if told != *entry.spiffe_id() || valid.spiffe_id != told {
+            return Err(refused(format!("the SVID is of `{}`", valid.spiffe_id)));
+        }
+        let times = (
+            u64::try_from(sent.issued_at),
+            u64::try_from(sent.expires_at),
+        );
+        let (Ok(issued), Ok(expires)) = times else {
+            return Err(refused("its times are before 1970".to_owned()));
+        };
+        let key_id = jsonwebtoken::decode_header(token.as_bytes());
+        let key_id = key_id.ok().and_then(|header| header.kid);
+        let validity = Validity {
+            not_before: moment(issued),
+            not_after: moment(expires),
+        };
+        if issued == 0 || validity.not_after <= validity.not_before.max(self.clock.now()) {
+            return Err(refused("it does not count now".to_owned()));
+        }
+        Ok(JwtSvid {
+            spiffe_id: told,
+            token,
+            validity,
+            key_id: key_id.ok_or_else(|| refused("it names no key".to_owned()))?,
+        })
+    }
+}
+
+impl Held {
+    /// The entries that need an SVID: first those without one, then those whose SVID ends first. Of
+    /// those under a tainted authority, some at a time.
+    fn wanted(&mut self, now: SystemTime) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        let mut tainted = Vec::new();
+        for (id, known) in &self.authorized {
+            let Some(entry) = known.served() else {
+                continue;
+            };
+            let svid = self.svids.get(id);
+            let end = svid.map(|svid| svid.issued.svid.validity().not_after);
+            let want = (end, (id.clone(), Arc::clone(entry)));
+            match svid {
+                Some(svid) if now < svid.due && svid.is_tainted => tainted.push(want),
+                Some(svid) if now < svid.due => {}
+                _ => wanted.push(want),
+            }
+        }
+        // `None` comes first.
+        wanted.sort_by_key(|(end, _)| *end);
+        if now >= self.next_tainted && !tainted.is_empty() {
+            tainted.sort_by_key(|(end, _)| *end);
+            wanted.extend(tainted.into_iter().take(TAINTED));
+            self.next_tainted = now + TAINTED_PAUSE;
+        }
+        wanted.into_iter().map(|(_, wanted)| wanted).collect()
+    }
+
+    /// For how long nothing comes due. What is due already waits for the next step as it is.
+    pub(super) fn idle(&self, now: SystemTime) -> Duration {
+        let due = self.svids.values().map(|svid| svid.due);
+        let is_tainted = self.svids.values().any(|svid| svid.is_tainted);
+        let tainted = is_tainted.then_some(self.next_tainted);
+        let all = due.chain(tainted).chain([self.renew_at]);
+        let next = all.filter(|due| now < *due).min();
+        next.and_then(|due| due.duration_since(now).ok())
+            .unwrap_or(Duration::MAX)
+    }
+}
+
+/// One result of a batch.
+fn signed(
+    result: Signed,
+    key: &NewKey,
+    entry: &Entry,
+    trust: &crate::svid::X509Bundle,
+    now: SystemTime,
+) -> Result<X509Svid, String> {
+    let status = result.status.unwrap_or_default();
+    match Code::from_i32(status.code) {
+        Code::Ok => key.receive(
+            result.svid,
+            Awaited::Workload(entry.spiffe_id()),
+            trust,
+            now,
+        ),
+        code => Err(format!(
+            "the server does not sign it: {code}: {}",
+            status.message
+        )),
+    }
+}
+
+/// Whether less might succeed at once.
+fn is_too_much(error: &SpireError) -> bool {
+    let code = error.grpc_code();
+    matches!(code, Some(Code::OutOfRange | Code::ResourceExhausted))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SpireError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|failure| SpireError::Refused {
+        method: "BatchNewX509SVID",
+        problem: failure.to_string(),
+    })
+}
