@@ -3,6 +3,7 @@
 mod authority;
 mod probe;
 mod running;
+mod spire;
 #[cfg(test)]
 mod tests;
 
@@ -153,7 +154,11 @@ impl Check {
     }
 
     /// It is not so.
-    pub(crate) fn error(self, code: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn error(
+        self,
+        code: impl Into<Cow<'static, str>>,
+        reason: impl Into<String>,
+    ) -> Self {
         self.found(Outcome::Error, code.into(), reason.into())
     }
 

@@ -23,6 +23,7 @@ mod reload;
 mod services;
 mod socket;
 mod source;
+mod spire;
 mod state;
 mod status;
 
@@ -150,7 +151,8 @@ impl Instance {
         let admin = Admin::bind(config.admin.listen)?;
         let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
         let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), Purpose::Admin)?;
-        let plane = IdentityPlane::open(config, entries, &state, &clock, registry).await?;
+        let needs = listeners::needs(config, &components)?;
+        let plane = IdentityPlane::open(config, entries, &needs, &state, &clock, registry).await?;
         let identities = plane.source.watch();
 
         let gate = config.admin.clients.as_ref();

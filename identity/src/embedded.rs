@@ -11,6 +11,7 @@ mod error;
 mod operations;
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,11 +25,11 @@ use crate::chain;
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::federation::{self, FederatedBundles, Verifying};
-use crate::jwt::{JwtAuthority, JwtBundle, JwtError, JwtSvid};
+use crate::jwt::{JwtAuthority, JwtBundle, JwtError};
 use crate::metrics::IdentityMetrics;
 use crate::registry::EntryRegistry;
 use crate::slots::Phase;
-use crate::source::{Issuer, SvidSource};
+use crate::source::{Issuer, MintError, Minting, SvidSource};
 use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
 pub use error::{Blame, EmbeddedError};
 pub use operations::{Authorities, AuthorityKind};
@@ -353,25 +354,20 @@ pub(crate) fn prune(bundles: &mut BTreeMap<TrustDomain, Arc<X509Bundle>>, now: S
 }
 
 impl Issuer for EmbeddedSource {
-    fn trust_domain(&self) -> &TrustDomain {
-        self.authority.trust_domain()
+    fn allows(&self, entry: &Entry, audience: &[String]) -> bool {
+        entry.allows(audience)
     }
 
-    fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError> {
-        self.authority.mint(entry, now)
-    }
-
-    fn mint_jwt(
-        &self,
-        entry: &Entry,
-        audience: &[String],
-        now: SystemTime,
-    ) -> Result<JwtSvid, JwtError> {
-        if !entry.allows(audience) {
-            return Err(JwtError::AudienceNotAllowed);
-        }
-        let (id, ttl) = (entry.spiffe_id(), entry.jwt_svid_ttl());
-        self.jwt_authority.mint(id, audience, ttl, now)
+    fn mint_jwt<'a>(&'a self, entry: &'a Entry, audience: &'a [String]) -> Minting<'a> {
+        let minted = match self.allows(entry, audience) {
+            true => {
+                let (id, ttl) = (entry.spiffe_id(), entry.jwt_svid_ttl());
+                let now = self.clock.now();
+                self.jwt_authority.mint(id, audience, ttl, now)
+            }
+            false => Err(JwtError::AudienceNotAllowed),
+        };
+        Box::pin(ready(minted.map_err(MintError::from)))
     }
 }
 

@@ -256,6 +256,12 @@ impl Entry {
         &self.spiffe_id
     }
 
+    /// Whose facts its selectors are.
+    pub fn attestor(&self) -> Option<Attestor> {
+        let first = self.selectors.first();
+        first.map(|selector| selector.kind().attestor())
+    }
+
     /// What a workload must be, sorted; never empty.
     pub fn selectors(&self) -> &[Selector] {
         &self.selectors

@@ -26,12 +26,10 @@ use crate::chain;
 use crate::clock::{Clock, rfc3339, seconds};
 use crate::embedded::prune;
 use crate::entry::Entry;
-use crate::federation::FederationError;
 use crate::jwt::JwtBundle;
 use crate::metrics::IdentityMetrics;
 use crate::registry::{EntryRegistry, Registration};
 use crate::source::SvidSource;
-use crate::spiffe_bundle::SpiffeBundle;
 use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
 pub use error::{ReceivedError, Unusable};
 pub use files::SvidFiles;
@@ -168,29 +166,6 @@ impl ReceivedSource {
             kind: self.kind(),
             down,
         }
-    }
-
-    /// The bundles of all trust domains, the own one among them.
-    ///
-    /// # Errors
-    /// One of them cannot be told in SPIFFE's format.
-    pub fn spiffe_bundles(&self) -> Result<BTreeMap<TrustDomain, SpiffeBundle>, FederationError> {
-        let held = self.held();
-        let mut bundles = BTreeMap::new();
-        for (trust_domain, x509) in &held.bundles {
-            let mut bundle = match held.jwt_bundles.get(trust_domain) {
-                Some(jwt) => SpiffeBundle::parse(jwt.jwks().as_bytes()).map_err(|source| {
-                    FederationError::Refused {
-                        trust_domain: trust_domain.clone(),
-                        source,
-                    }
-                })?,
-                None => SpiffeBundle::default(),
-            };
-            bundle.x509_authorities = x509.roots().to_vec();
-            bundles.insert(trust_domain.clone(), bundle);
-        }
-        Ok(bundles)
     }
 
     /// Puts other entries of the configuration in the place of those that are there, together with

@@ -57,6 +57,9 @@ pub enum Origin {
     Configuration,
     /// An operator, at run time.
     Runtime,
+    /// The SPIRE server.
+    #[serde(rename = "spire-server")]
+    SpireServer,
 }
 
 /// The file of the entries that were made at run time.
@@ -196,7 +199,9 @@ impl EntryRegistry {
         let position = position.ok_or_else(|| RegistryError::UnknownId(id.to_owned()))?;
         let removed = self.registrations.remove(position);
         let written = match removed.origin {
-            Origin::Configuration => Err(RegistryError::InConfiguration(id.to_owned())),
+            Origin::Configuration | Origin::SpireServer => {
+                Err(RegistryError::InConfiguration(id.to_owned()))
+            }
             Origin::Runtime => self.write(),
         };
         match written {

@@ -1,15 +1,15 @@
 //! The two powers over identities: to watch them, and to mint them.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use spiffe::TrustDomain;
 use tokio::sync::watch;
 
-use crate::authority::AuthorityError;
 use crate::entry::Entry;
 use crate::jwt::{JwtError, JwtSvid};
-use crate::svid::{Identities, X509Svid};
+use crate::spire::SpireError;
+use crate::svid::Identities;
 
 /// Where SVIDs and bundles come from. Every source can be watched; few can mint.
 pub trait SvidSource: Send + Sync + 'static {
@@ -17,25 +17,39 @@ pub trait SvidSource: Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<Arc<Identities>>;
 }
 
-/// Mints SVIDs. Passed only to what decides who gets which.
+/// Mints what is asked for by a workload: JWT-SVIDs. X.509-SVIDs are minted ahead, and watched. Passed
+/// only to what decides who gets which.
 pub trait Issuer: Send + Sync + 'static {
-    /// The trust domain in which it mints.
-    fn trust_domain(&self) -> &TrustDomain;
+    /// Whether a workload of this entry may ask for these audiences.
+    fn allows(&self, entry: &Entry, audience: &[String]) -> bool;
 
-    /// A new key and an SVID for it.
+    /// A JWT-SVID for audiences that the entry allows.
     ///
     /// # Errors
-    /// When the authority cannot sign; the caller keeps what it has.
-    fn mint(&self, entry: &Entry, now: SystemTime) -> Result<X509Svid, AuthorityError>;
+    /// When the entry does not allow them, or nobody signs now.
+    fn mint_jwt<'a>(&'a self, entry: &'a Entry, audience: &'a [String]) -> Minting<'a>;
+}
 
-    /// A JWT-SVID for an audience that the entry allows.
-    ///
-    /// # Errors
-    /// When the entry does not allow the audience, or the authority cannot sign.
-    fn mint_jwt(
-        &self,
-        entry: &Entry,
-        audience: &[String],
-        now: SystemTime,
-    ) -> Result<JwtSvid, JwtError>;
+/// A JWT-SVID that is being signed, here or by a server.
+pub type Minting<'a> = Pin<Box<dyn Future<Output = Result<JwtSvid, MintError>> + Send + 'a>>;
+
+/// Why a JWT-SVID is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    /// The keys of our own do not.
+    #[error(transparent)]
+    Own(#[from] JwtError),
+    /// The SPIRE server does not.
+    #[error(transparent)]
+    Spire(#[from] SpireError),
+}
+
+impl MintError {
+    /// The stable diagnostic code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Own(error) => error.code(),
+            Self::Spire(error) => error.code(),
+        }
+    }
 }

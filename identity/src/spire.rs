@@ -22,6 +22,7 @@
 mod agent;
 mod apply;
 mod attest;
+mod audience;
 mod backoff;
 mod bootstrap;
 mod credentials;
@@ -31,11 +32,13 @@ mod messages;
 mod node;
 mod session;
 mod sign;
+mod source;
 mod status;
 mod sync;
 mod tls;
 
 pub use agent::{AgentConfig, SYNC_INTERVAL, SpireAgent};
+pub use audience::{AudienceRule, IdPattern, NoIdPattern};
 pub use bootstrap::{Bootstrap, FetchBundle, FetchedBundle};
 pub use error::{Denial, SpireError};
 pub use node::NodeAttestation;

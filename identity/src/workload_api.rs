@@ -135,7 +135,7 @@ impl WorkloadApi {
     }
 
     /// A token for each of the caller's IDs, or for the one that it asks for.
-    fn tokens(
+    async fn tokens(
         &self,
         request: &JwtsvidRequest,
         selectors: &[Selector],
@@ -164,27 +164,26 @@ impl WorkloadApi {
             return Err(WorkloadApiError::NoIdentity);
         }
         let now = self.clock.now();
+        let audience = &request.audience;
         let mut hints = Hints::default();
-        let tokens = entitled
-            .iter()
-            .filter(|issued| issued.entry.allows(&request.audience))
-            .map(|issued| {
-                let (entry, audience) = (&issued.entry, &request.audience);
-                let mint = || issuer.mint_jwt(entry, audience, now);
-                let svid = self
-                    .tokens
-                    .get(entry, audience, bundle, now, mint)
-                    .map_err(|error| {
-                        error!(code = error.code(), %error, "a JWT-SVID is not signed");
-                        WorkloadApiError::CannotSign
-                    })?;
-                Ok(Jwtsvid {
-                    spiffe_id: entry.spiffe_id().to_string(),
-                    svid: svid.token.to_string(),
-                    hint: hints.take(entry.hint()),
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut tokens = Vec::new();
+        for entry in entitled.iter().map(|issued| &issued.entry) {
+            if !issuer.allows(entry, audience) {
+                continue;
+            }
+            let mint = issuer.mint_jwt(entry, audience);
+            let svid = self.tokens.get(entry, audience, bundle, now, mint).await;
+            let svid = svid.map_err(|error| {
+                let (code, error) = (error.code(), crate::chain(&error));
+                error!(code, error, "a JWT-SVID is not signed");
+                WorkloadApiError::CannotSign
+            })?;
+            tokens.push(Jwtsvid {
+                spiffe_id: entry.spiffe_id().to_string(),
+                svid: svid.token.to_string(),
+                hint: hints.take(entry.hint()),
+            });
+        }
         if tokens.is_empty() {
             return Err(WorkloadApiError::AudienceNotAllowed);
         }
@@ -297,7 +296,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Status> {
         let selectors = self.attest(&request).await?;
-        let svids = self.tokens(request.get_ref(), &selectors)?;
+        let svids = self.tokens(request.get_ref(), &selectors).await?;
         Ok(Response::new(JwtsvidResponse { svids }))
     }
 

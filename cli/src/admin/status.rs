@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use sidegate_identity::embedded::Authorities;
 use sidegate_identity::received::SourceStatus;
+use sidegate_identity::spire::AgentStatus;
 
 use crate::check::counted;
 use crate::instance::{BundleStatus, Descriptors, ListenerStatus};
@@ -28,6 +29,9 @@ pub(crate) struct Status {
     /// Where identities come from, and how that fares.
     #[serde(default)]
     pub(crate) source: SourceStatus,
+    /// How the agent of a SPIRE server fares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<AgentStatus>,
     /// Grows with each change of SVIDs and bundles.
     pub(crate) generation: u64,
     pub(crate) entries: EntryCounts,
@@ -75,6 +79,8 @@ pub(crate) struct ReloadFacts {
 pub(crate) struct EntryCounts {
     pub(crate) configuration: usize,
     pub(crate) runtime: usize,
+    #[serde(default)]
+    pub(crate) spire_server: usize,
 }
 
 /// An X.509-SVID that is in use.

@@ -7,7 +7,7 @@ use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::AuthorityKind;
 use sidegate_identity::received::{SourceKind, SourceStatus};
 
-use super::{Category, Check, authority, egress, file_descriptors, probe, span};
+use super::{Category, Check, authority, egress, file_descriptors, probe, span, spire};
 use crate::admin::{
     AdminClient, DecisionLogFacts, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status,
     SvidStatus,
@@ -122,12 +122,19 @@ fn configuration(status: &Status) -> Vec<Check> {
 
 fn identity(status: &Status) -> Vec<Check> {
     let counts = status.entries;
-    let entries = format!(
-        "{} in the configuration, {} made at run time",
-        counts.configuration, counts.runtime
-    );
+    let entries = match &status.agent {
+        Some(agent) => spire::entries(agent),
+        None => format!(
+            "{} in the configuration, {} made at run time",
+            counts.configuration, counts.runtime
+        ),
+    };
     let mut rows = vec![Check::ok("entries", "entries are valid", entries)];
     rows.extend(svids(&status.svids, status.now));
+    if let Some(agent) = &status.agent {
+        rows.extend(spire::agent(agent, status.now));
+        return rows;
+    }
     if status.source.kind != SourceKind::Embedded {
         rows.push(source(&status.source));
         return rows;
@@ -301,7 +308,7 @@ fn listeners(status: &Status) -> Vec<Check> {
                     "its entry was removed: it refuses every connection",
                 )
                 .hint("make the entry again, or restart with another that matches"),
-            SourceKind::Files | SourceKind::WorkloadApi => row.error(
+            SourceKind::Files | SourceKind::WorkloadApi | SourceKind::SpireServer => row.error(
                 "SG0042",
                 "the identity source gives no SVID for it: it refuses every connection",
             ),

@@ -78,6 +78,14 @@ pub(crate) const BAD_SYSTEMD_NAME: &str = "SG0066";
 pub(crate) const CANNOT_MINT: &str = "SG0083";
 /// Not the address of a Workload API.
 pub(crate) const BAD_ENDPOINT: &str = "SG0085";
+/// None or several of the keys of a SPIRE server of which exactly one must be there.
+pub(crate) const SPIRE_ALTERNATIVES: &str = "SG0090";
+/// Entries in the configuration, where the SPIRE server has them.
+pub(crate) const SPIRE_ENTRIES: &str = "SG0091";
+/// Not the host and port of a server.
+pub(crate) const BAD_SERVER: &str = "SG0092";
+/// A trust bundle's URL that cannot be asked, or that nobody is trusted for.
+pub(crate) const SPIRE_TRUST: &str = "SG0093";
 /// Both a policy's path and bundles.
 pub(crate) const PATH_AND_BUNDLES: &str = "SG0246";
 /// A bundle with both or neither of `path` and `url`.

@@ -10,6 +10,7 @@ mod protocol;
 mod routes;
 mod shadow;
 mod source;
+mod spire;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

@@ -13,6 +13,7 @@ use http::{HeaderName, Uri};
 pub(crate) use sidegate_identity::authority::BroughtFiles;
 use sidegate_identity::entry;
 pub(crate) use sidegate_identity::received::SvidFiles;
+use sidegate_identity::spire::{AudienceRule, NodeAttestation};
 pub(crate) use sidegate_identity::svid_file::Notify;
 pub(crate) use sidegate_identity::tls::TlsMode;
 use sidegate_policy::bundle::{Polling, SignatureAlgorithm};
@@ -79,6 +80,33 @@ pub(crate) enum IdentitySource {
     /// `[identity.workload_api]`: another's Workload API. Without an address it is the one that the
     /// environment names.
     WorkloadApi(Option<String>),
+    /// `[identity.spire_server]`: a SPIRE server, whose agent this is.
+    SpireServer(Box<SpireServer>),
+}
+
+/// `[identity.spire_server]`, with `[[identity.audience_rule]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpireServer {
+    /// Host and port.
+    pub(crate) address: String,
+    pub(crate) trust_bundle: TrustBundle,
+    pub(crate) attestation: NodeAttestation,
+    pub(crate) sync_interval: Duration,
+    /// In file order.
+    pub(crate) audience_rules: Vec<AudienceRule>,
+}
+
+/// What a SPIRE server is verified by at first contact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TrustBundle {
+    File(PathBuf),
+    /// What a URL returns. With `https` its server's certificate leads to the roots of a file.
+    Url {
+        url: Uri,
+        ca_file: Option<PathBuf>,
+    },
+    /// Whoever answers is believed.
+    Insecure,
 }
 
 /// `[[identity.entry]]`: a registration entry, as written.

@@ -39,6 +39,9 @@ pub(super) struct RawIdentity {
     pub(super) embedded: Option<Table<RawEmbedded>>,
     pub(super) files: Option<Table<RawFiles>>,
     pub(super) workload_api: Option<Table<RawAgent>>,
+    pub(super) spire_server: Option<Table<RawSpireServer>>,
+    #[serde(default)]
+    pub(super) audience_rule: Vec<Table<RawAudienceRule>>,
     #[serde(default)]
     pub(super) entry: Vec<Table<RawEntry>>,
 }
@@ -65,6 +68,28 @@ pub(super) struct RawFiles {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawAgent {
     pub(super) socket: Option<String>,
+}
+
+/// A SPIRE server.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSpireServer {
+    pub(super) address: Option<String>,
+    pub(super) trust_bundle: Option<String>,
+    pub(super) trust_bundle_url: Option<String>,
+    pub(super) trust_bundle_ca: Option<String>,
+    pub(super) insecure_bootstrap: Option<bool>,
+    pub(super) join_token_file: Option<String>,
+    pub(super) x509pop_certificate: Option<String>,
+    pub(super) x509pop_key: Option<String>,
+    pub(super) sync_interval: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAudienceRule {
+    pub(super) spiffe_ids: Option<Vec<String>>,
+    pub(super) audiences: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -259,6 +259,7 @@ pub(super) fn source(text: &str) -> Result<SourceKind, Problem> {
         ("embedded", SourceKind::Embedded),
         ("files", SourceKind::Files),
         ("workload-api", SourceKind::WorkloadApi),
+        ("spire-server", SourceKind::SpireServer),
     ];
     one_of(text, &known)
 }
@@ -505,23 +506,25 @@ pub(super) fn log_level(text: &str) -> Result<String, Problem> {
 
 /// Where a bundle is fetched.
 pub(super) fn bundle_url(text: &str) -> Result<Uri, Problem> {
-    let refused = |label: &str| {
+    url_of_bundle(text).map_err(|label| {
         Problem::new(codes::BUNDLE_URL, "is not the URL of a bundle", label)
             .help("write it like \"https://bundles.example/bundles/authz.tar.gz\"")
-    };
-    let uri: Uri = text.parse().map_err(|_| refused("is not a URL"))?;
+    })
+}
+
+/// A URL, or why it is none that a bundle could have.
+pub(super) fn url_of_bundle(text: &str) -> Result<Uri, &'static str> {
+    let uri: Uri = text.parse().map_err(|_| "is not a URL")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(refused("must begin with `https://` or `http://`"));
+        return Err("must begin with `https://` or `http://`");
     }
     if text.contains('#') {
-        return Err(refused("must not have a fragment"));
+        return Err("must not have a fragment");
     }
     match uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => {
-            Err(refused("must not hold a user: use `token_file`"))
-        }
+        Some(authority) if authority.as_str().contains('@') => Err("must not hold a user"),
         Some(authority) if is_host(authority.host()) => Ok(uri),
-        _ => Err(refused("the host is neither an IP address nor a name")),
+        _ => Err("the host is neither an IP address nor a name"),
     }
 }
 

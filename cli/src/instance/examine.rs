@@ -14,7 +14,7 @@ use sidegate_identity::embedded::AuthorityKind;
 use sidegate_identity::jwt::JwtAuthority;
 use sidegate_identity::metrics::IdentityMetrics;
 use sidegate_identity::received::{ReceivedError, ReceivedSource, SourceKind};
-use sidegate_identity::registry::{EntryRegistry, Origin};
+use sidegate_identity::registry::{self, EntryRegistry};
 use sidegate_identity::selector::Selector;
 use sidegate_identity::svid_file::SvidFile;
 use sidegate_proxy::BoundListener;
@@ -22,10 +22,11 @@ use sidegate_proxy::BoundListener;
 use super::components::{Loaded, load_each};
 use super::policy::load_candidate;
 use super::socket::{BoundSocket, Purpose, short_enough};
+use super::source::Origin;
 use super::status::{self, seconds};
 use super::{
     Found, StateDirectory, access_log_unwritable, decision_log, descriptors, examine_policy,
-    health, identity, listeners, refused, source,
+    health, identity, listeners, refused, source, spire,
 };
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{
@@ -33,7 +34,7 @@ use crate::check::{
 };
 use crate::config::{
     AccessLogOutput, Config, ConfigSource, Identity, IdentitySource, Listen, Listener, Protocol,
-    Target,
+    SpireServer, Target,
 };
 use crate::failure::Failure;
 
@@ -81,7 +82,10 @@ pub(crate) async fn examine(
     )
     .collect();
     let entries = examination.entries();
-    let listeners = examination.listeners(&loaded, entries.as_ref().ok());
+    // Those of a SPIRE server are not known before there is an agent.
+    let is_told = !matches!(config.identity.source, IdentitySource::SpireServer(_));
+    let known = entries.as_ref().ok().filter(|_| is_told);
+    let listeners = examination.listeners(&loaded, known);
     let source = examination.source().await;
     let categories = [
         Category::new("state", examination.state(looked)),
@@ -141,8 +145,9 @@ impl Examination<'_> {
         let row =
             |detail: String| Check::ok("identity-source", "identity source gives SVIDs", detail);
         let origin = match source::origin(self.config) {
-            Ok(None) => return Vec::new(),
-            Ok(Some(origin)) => origin,
+            Ok(Origin::Embedded) => return Vec::new(),
+            Ok(Origin::SpireServer(server)) => return self.spire_server(server).await,
+            Ok(Origin::Received(origin)) => origin,
             Err(failure) => return row(String::new()).unless(Err::<(), _>(failure)),
         };
         // What is wrong with them has a row already.
@@ -167,18 +172,42 @@ impl Examination<'_> {
         }
     }
 
+    /// Whether the server answers, and what is to be shown to it is there.
+    async fn spire_server(&self, server: &SpireServer) -> Vec<Check> {
+        let row = Check::ok("spire-server", "SPIRE server answers", &server.address);
+        let (clock, metrics) = (Arc::new(SystemClock), IdentityMetrics::default());
+        let Identity {
+            state,
+            trust_domain,
+            ..
+        } = &self.config.identity;
+        let agent = spire::agent(server, trust_domain, state, clock, metrics);
+        let examined = match agent {
+            Ok(agent) => agent
+                .examine()
+                .await
+                .map_err(|error| spire::not_attested(&error)),
+            Err(failure) => Err(failure),
+        };
+        row.unless(examined)
+    }
+
     fn identity(&self, entries: Result<EntryRegistry, Failure>, source: Vec<Check>) -> Vec<Check> {
         let count = |origin| {
             let all = entries.as_ref().map(EntryRegistry::all).unwrap_or_default();
             all.iter().filter(|known| known.origin == origin).count()
         };
-        let detail = format!(
-            "{} in the configuration, {} made at run time",
-            count(Origin::Configuration),
-            count(Origin::Runtime)
-        );
+        let is_told = !matches!(self.config.identity.source, IdentitySource::SpireServer(_));
+        let detail = match is_told {
+            true => format!(
+                "{} in the configuration, {} made at run time",
+                count(registry::Origin::Configuration),
+                count(registry::Origin::Runtime)
+            ),
+            false => "those of the SPIRE server".to_owned(),
+        };
         let host = match (&self.config.admin.clients, &entries) {
-            (Some(_), Ok(entries)) => {
+            (Some(_), Ok(entries)) if is_told => {
                 let entries = entries.all().iter().map(|known| &known.entry);
                 Some(identity::host_entry(entries))
             }

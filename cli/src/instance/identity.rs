@@ -19,7 +19,8 @@ use sidegate_identity::registry::EntryRegistry;
 use sidegate_identity::svid_file::{SvidFile, Written};
 
 use super::Source;
-use super::source::origin;
+use super::source::{Origin, origin};
+use super::spire::{self, Need};
 use super::state::StateDirectory;
 use crate::config::{self, Config, ConfigSource, Key};
 use crate::failure::{Failure, chain};
@@ -120,26 +121,33 @@ impl IdentityPlane {
     pub(super) async fn open(
         config: &Config,
         entries: Vec<Entry>,
+        needs: &[Need],
         state: &StateDirectory,
         clock: &Arc<dyn Clock>,
         registry: &mut Registry,
     ) -> Result<Self, Failure> {
         let metrics = IdentityMetrics::register(registry);
         let attestor = UnixAttestor::new(metrics.clone());
+        let trust_domain = &config.identity.trust_domain;
         let source = match origin(config)? {
-            None => {
+            Origin::Embedded => {
                 let source = embedded(config, entries, state, clock, &metrics)?;
                 Source::Embedded(Arc::new(source))
             }
-            Some(origin) => {
-                let trust_domain = config.identity.trust_domain.clone();
-                let clock = Arc::clone(clock);
+            Origin::Received(origin) => {
+                let (trust_domain, clock) = (trust_domain.clone(), Arc::clone(clock));
                 let source =
                     ReceivedSource::new(origin, trust_domain, entries, clock, metrics.clone());
                 let source = Arc::new(source);
                 let first = source.first(PATIENCE).await;
                 first.map_err(|error| not_received(&error))?;
                 Source::Received(source)
+            }
+            Origin::SpireServer(server) => {
+                let (clock, metrics) = (Arc::clone(clock), metrics.clone());
+                let agent = spire::agent(server, trust_domain, state.path(), clock, metrics)?;
+                spire::first(&agent, needs).await?;
+                Source::Spire(Arc::new(agent))
             }
         };
         source.tell();

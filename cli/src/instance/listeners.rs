@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use sidegate_identity::SpiffeId;
-use sidegate_identity::attestation::listener_selectors;
+use sidegate_identity::attestation::{host_selectors, listener_selectors};
 use sidegate_identity::clock::Clock;
 use sidegate_identity::entry::Entry;
 use sidegate_identity::selector::Selector;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::ListenerStatus;
 use super::components::{Components, Loaded};
 use super::descriptors::{self, Descriptors};
+use super::spire::Need;
 use crate::config::{Config, ConfigSource, Key, Listen, Listener, Mesh, Target, Timeouts};
 use crate::failure::Failure;
 use crate::systemd::Inherited;
@@ -211,6 +212,32 @@ impl Served {
 pub(super) fn tcp(served: &[Served]) -> Vec<String> {
     let tcp = served.iter().filter(|it| it.status.is_tcp);
     tcp.map(|it| it.status.name.clone()).collect()
+}
+
+/// Who needs an identity when everything starts.
+pub(super) fn needs(config: &Config, components: &Components) -> Result<Vec<Need>, Failure> {
+    let mut needs = Vec::new();
+    for listener in &config.listeners {
+        let selectors = selectors(listener, components)?;
+        let named = listener.sni.iter().map(|sni| Some(&sni.spiffe_id));
+        needs.extend(
+            named
+                .chain([listener.spiffe_id.as_ref()])
+                .map(|wanted| Need {
+                    who: format!("the listener `{}`", listener.name),
+                    wanted: wanted.cloned(),
+                    selectors: selectors.clone(),
+                }),
+        );
+    }
+    if config.admin.clients.is_some() {
+        needs.push(Need {
+            who: "the host, which `admin.clients` needs,".to_owned(),
+            wanted: None,
+            selectors: host_selectors(),
+        });
+    }
+    Ok(needs)
 }
 
 /// The identities that a listener shows: its own, then those of server names. With an error there is

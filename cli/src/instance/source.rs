@@ -7,16 +7,17 @@ use std::sync::Arc;
 use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::{Authorities, EmbeddedError, EmbeddedSource};
 use sidegate_identity::entry::Entry;
-use sidegate_identity::received::{Origin, ReceivedError, ReceivedSource, SourceStatus};
+use sidegate_identity::received::{self, ReceivedError, ReceivedSource, SourceStatus};
 use sidegate_identity::registry::Registration;
 use sidegate_identity::source::{Issuer, SvidSource};
 use sidegate_identity::spiffe_bundle::SpiffeBundle;
+use sidegate_identity::spire::{AgentStatus, SpireAgent};
 use sidegate_identity::svid::Identities;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::{Config, IdentitySource};
+use crate::config::{Config, IdentitySource, SpireServer};
 use crate::failure::Failure;
 
 /// The variable that names the Workload API of this machine, for all that is SPIFFE.
@@ -29,13 +30,25 @@ pub(crate) enum Source {
     Embedded(Arc<EmbeddedSource>),
     /// What others mint.
     Received(Arc<ReceivedSource>),
+    /// A SPIRE server, which mints for those of its entries that it lets us have.
+    Spire(Arc<SpireAgent>),
 }
 
-/// Where a source that mints nothing takes SVIDs from; `None` is the CA of our own.
-pub(super) fn origin(config: &Config) -> Result<Option<Origin>, Failure> {
+/// Where SVIDs come from, as the configuration and the environment say.
+pub(super) enum Origin<'a> {
+    Embedded,
+    Received(received::Origin),
+    SpireServer(&'a SpireServer),
+}
+
+/// Where SVIDs come from.
+pub(super) fn origin(config: &Config) -> Result<Origin<'_>, Failure> {
     let configured = match &config.identity.source {
-        IdentitySource::Embedded => return Ok(None),
-        IdentitySource::Files(files) => return Ok(Some(Origin::Files(files.clone()))),
+        IdentitySource::Embedded => return Ok(Origin::Embedded),
+        IdentitySource::SpireServer(server) => return Ok(Origin::SpireServer(server)),
+        IdentitySource::Files(files) => {
+            return Ok(Origin::Received(received::Origin::Files(files.clone())));
+        }
         IdentitySource::WorkloadApi(socket) => socket.clone(),
     };
     let Some(socket) = configured.or_else(endpoint_socket) else {
@@ -54,7 +67,7 @@ pub(super) fn origin(config: &Config) -> Result<Option<Origin>, Failure> {
             failure.help("`workload_api.socket` is what this instance serves: name another")
         );
     }
-    Ok(Some(Origin::WorkloadApi(socket)))
+    Ok(Origin::Received(received::Origin::WorkloadApi(socket)))
 }
 
 impl Source {
@@ -63,6 +76,7 @@ impl Source {
         match self {
             Self::Embedded(source) => source.watch(),
             Self::Received(source) => source.watch(),
+            Self::Spire(agent) => agent.watch(),
         }
     }
 
@@ -71,6 +85,7 @@ impl Source {
         match self {
             Self::Embedded(source) => source.entries(),
             Self::Received(source) => source.entries(),
+            Self::Spire(agent) => agent.entries(),
         }
     }
 
@@ -79,6 +94,7 @@ impl Source {
         match self {
             Self::Embedded(source) => source.failing(),
             Self::Received(source) => source.status().failing().into_iter().collect(),
+            Self::Spire(agent) => agent.failing(),
         }
     }
 
@@ -87,6 +103,15 @@ impl Source {
         match self {
             Self::Embedded(_) => SourceStatus::default(),
             Self::Received(source) => source.status(),
+            Self::Spire(agent) => agent.source_status(),
+        }
+    }
+
+    /// How the agent of a SPIRE server fares; none without one.
+    pub(crate) fn agent(&self) -> Option<AgentStatus> {
+        match self {
+            Self::Spire(agent) => Some(agent.status()),
+            Self::Embedded(_) | Self::Received(_) => None,
         }
     }
 
@@ -94,7 +119,7 @@ impl Source {
     pub(crate) fn authorities(&self) -> Authorities {
         match self {
             Self::Embedded(source) => source.authorities(),
-            Self::Received(_) => Authorities {
+            Self::Received(_) | Self::Spire(_) => Authorities {
                 x509: Vec::new(),
                 jwt: Vec::new(),
             },
@@ -107,7 +132,7 @@ impl Source {
     ) -> Result<BTreeMap<TrustDomain, SpiffeBundle>, EmbeddedError> {
         match self {
             Self::Embedded(source) => source.spiffe_bundles(),
-            Self::Received(source) => Ok(source.spiffe_bundles()?),
+            Self::Received(_) | Self::Spire(_) => Ok(self.watch().borrow().spiffe_bundles()?),
         }
     }
 
@@ -115,6 +140,7 @@ impl Source {
     pub(crate) fn issuer(&self) -> Option<Arc<dyn Issuer>> {
         match self {
             Self::Embedded(source) => Some(Arc::<EmbeddedSource>::clone(source)),
+            Self::Spire(agent) => Some(Arc::<SpireAgent>::clone(agent)),
             Self::Received(_) => None,
         }
     }
@@ -126,8 +152,8 @@ impl Source {
     ) -> Result<&Arc<EmbeddedSource>, ReceivedError> {
         match self {
             Self::Embedded(source) => Ok(source),
-            Self::Received(source) => Err(ReceivedError::CannotMint {
-                kind: source.kind(),
+            Self::Received(_) | Self::Spire(_) => Err(ReceivedError::CannotMint {
+                kind: self.status().kind,
                 what,
             }),
         }
@@ -147,6 +173,12 @@ impl Source {
         match self {
             Self::Embedded(source) => source.replace_configured(configured, prepare),
             Self::Received(source) => source.replace_configured(configured, prepare),
+            // There are none in the configuration; those of the server come by themselves.
+            Self::Spire(agent) => {
+                let entries = agent.entries().into_iter().map(|known| known.entry);
+                let entries: Vec<_> = entries.collect();
+                prepare(&entries).map(|put| put())
+            }
         }
     }
 
@@ -155,6 +187,7 @@ impl Source {
         match self {
             Self::Embedded(source) => source.run(stop).await,
             Self::Received(source) => source.run(stop).await,
+            Self::Spire(agent) => agent.run(stop).await,
         }
     }
 
@@ -175,6 +208,18 @@ impl Source {
                     ids = ids.join(" "),
                     "identities come from outside: these IDs can be given to workloads; no entries at \
                      run time, no JWT-SVIDs, no rotation of authorities"
+                );
+            }
+            Self::Spire(agent) => {
+                let AgentStatus {
+                    agent_id, served, ..
+                } = agent.status();
+                info!(
+                    source = %kind,
+                    agent_id,
+                    served,
+                    "identities are minted by the SPIRE server, whose agent this is: X.509-SVIDs and \
+                     JWT-SVIDs for the entries that are made there"
                 );
             }
         }

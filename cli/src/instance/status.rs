@@ -63,10 +63,12 @@ impl Facts {
             missing: self.health.missing(),
             failing: self.source.failing(),
             source: self.source.status(),
+            agent: self.source.agent(),
             generation: identities.generation,
             entries: EntryCounts {
                 configuration: count(Origin::Configuration),
                 runtime: count(Origin::Runtime),
+                spire_server: count(Origin::SpireServer),
             },
             svids: identities.issued().iter().map(svid).collect(),
             authorities: self.source.authorities(),

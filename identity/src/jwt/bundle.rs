@@ -89,6 +89,11 @@ impl JwtBundle {
         })
     }
 
+    /// The same JWK Set, of which these keys sign nothing any more.
+    pub(crate) fn with_tainted(self, tainted: Vec<String>) -> Self {
+        Self { tainted, ..self }
+    }
+
     /// The JWK Set, JSON.
     pub fn jwks(&self) -> &str {
         &self.jwks

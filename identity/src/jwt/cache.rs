@@ -1,7 +1,8 @@
 //! JWT-SVIDs that were signed already and may be handed out again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use spiffe::SpiffeId;
@@ -22,31 +23,35 @@ pub struct JwtCache {
 type Key = (SpiffeId, Option<Duration>, BTreeSet<String>);
 
 impl JwtCache {
-    /// The token for this entry and audience, kept or new. One whose key
-    /// has left the bundle, or is tainted, is new.
+    /// The token for this entry and audience, kept or new. One whose key has left the bundle, or is
+    /// tainted, is new. Where none can be had, one that is past half of its life is given again.
     ///
     /// # Errors
     /// What `mint` fails with.
-    pub fn get<E>(
+    pub async fn get<E>(
         &self,
         entry: &Entry,
         audience: &[String],
         bundle: &JwtBundle,
         now: SystemTime,
-        mint: impl FnOnce() -> Result<JwtSvid, E>,
+        mint: impl Future<Output = Result<JwtSvid, E>>,
     ) -> Result<JwtSvid, E> {
         let (id, ttl) = (entry.spiffe_id().clone(), entry.jwt_svid_ttl());
         let key = (id, ttl, audience.iter().cloned().collect());
-        let is_fresh = |svid: &JwtSvid| {
-            svid.validity.not_before <= now
-                && now < svid.validity.tenth(5)
-                && bundle.vouches_for(&svid.key_id)
-        };
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(svid) = tokens.get(&key).filter(|svid| is_fresh(svid)) {
+        let counts =
+            |svid: &JwtSvid| svid.validity.contains(now) && bundle.vouches_for(&svid.key_id);
+        let is_fresh = |svid: &JwtSvid| counts(svid) && now < svid.validity.tenth(5);
+        let kept = self.tokens().get(&key).filter(|svid| counts(svid)).cloned();
+        if let Some(svid) = kept.as_ref().filter(|svid| is_fresh(svid)) {
             return Ok(svid.clone());
         }
-        let svid = mint()?;
+        // Not under the lock: whoever signs may be far away.
+        let svid = match (mint.await, kept) {
+            (Ok(svid), _) => svid,
+            (Err(_), Some(kept)) => return Ok(kept),
+            (Err(error), None) => return Err(error),
+        };
+        let mut tokens = self.tokens();
         if tokens.len() >= LARGEST {
             tokens.retain(|_, kept| is_fresh(kept));
         }
@@ -54,5 +59,9 @@ impl JwtCache {
             tokens.insert(key, svid.clone());
         }
         Ok(svid)
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, HashMap<Key, JwtSvid>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

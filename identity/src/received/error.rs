@@ -158,6 +158,10 @@ impl ReceivedError {
                 Some("name an ID that it holds, or have its issuer give it this one")
             }
             Self::NoIdentity { .. } => Some("register this process with whom it asks"),
+            Self::CannotMint {
+                kind: SourceKind::SpireServer,
+                ..
+            } => Some("say it to the SPIRE server, with `spire-server`"),
             Self::Read { .. }
             | Self::File { .. }
             | Self::Refused { .. }

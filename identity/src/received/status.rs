@@ -17,6 +17,8 @@ pub enum SourceKind {
     Files,
     /// Another's Workload API.
     WorkloadApi,
+    /// A SPIRE server, whose agent this is.
+    SpireServer,
 }
 
 /// How a source fares. Times are in seconds since 1970.
@@ -71,6 +73,7 @@ impl fmt::Display for SourceKind {
             Self::Embedded => "embedded",
             Self::Files => "files",
             Self::WorkloadApi => "workload-api",
+            Self::SpireServer => "spire-server",
         })
     }
 }

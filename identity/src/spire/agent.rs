@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::attest::{half_life, no_trust};
+use super::audience::AudienceRule;
 use super::backoff::{BatchSize, Pause};
 use super::bootstrap::Bootstrap;
 use super::credentials::{Credentials, StateDirectory};
@@ -25,7 +26,7 @@ use crate::chain;
 use crate::clock::{Clock, seconds};
 use crate::entry::Entry;
 use crate::metrics::IdentityMetrics;
-use crate::source::SvidSource;
+use crate::registry::Registration;
 use crate::svid::{Identities, Issued, X509Bundle, X509Svid};
 
 /// How often the server is asked, where nothing else is said.
@@ -50,6 +51,8 @@ pub struct AgentConfig {
     pub directory: PathBuf,
     /// How often the server is asked for entries and bundles; not zero.
     pub sync_interval: Duration,
+    /// For whom workloads may ask for JWT-SVIDs.
+    pub audience_rules: Vec<AudienceRule>,
 }
 
 /// The agent of a SPIRE server, as a source of SVIDs.
@@ -63,7 +66,7 @@ pub struct SpireAgent {
     /// Apart from what is held, since it is asked for while a step waits for the server.
     signing: Mutex<Signing>,
     status: Mutex<AgentStatus>,
-    sender: watch::Sender<Arc<Identities>>,
+    pub(super) sender: watch::Sender<Arc<Identities>>,
 }
 
 /// Everything that changes.
@@ -117,9 +120,10 @@ pub(super) struct Current {
 
 /// What it takes to have a token signed.
 #[derive(Default)]
-struct Signing {
+pub(super) struct Signing {
     session: Option<Arc<Session>>,
-    entries: Vec<(Arc<Entry>, Arc<str>)>,
+    /// Those that are served.
+    pub(super) entries: Vec<Registration>,
 }
 
 impl SpireAgent {
@@ -274,11 +278,9 @@ impl SpireAgent {
             x509.collect(),
             jwt.collect(),
         );
-        let entries = held.svids.iter();
-        let entries =
-            entries.map(|(id, svid)| (Arc::clone(&svid.issued.entry), id.as_str().into()));
+        self.metrics.first_expires(&next);
         let mut signing = self.signing();
-        signing.entries = entries.collect();
+        signing.entries = held.registrations();
         if held.is_banned {
             signing.session = None;
         }
@@ -292,14 +294,14 @@ impl SpireAgent {
     }
 
     /// The server's id of an entry, and where to have a token signed for it.
-    pub(super) fn signs(&self, entry: &Entry) -> Option<(Arc<str>, Arc<Session>)> {
+    pub(super) fn signs(&self, entry: &Entry) -> Option<(String, Arc<Session>)> {
         let signing = self.signing();
         let mut entries = signing.entries.iter();
-        let (_, id) = entries.find(|(known, _)| **known == *entry)?;
-        Some((Arc::clone(id), Arc::clone(signing.session.as_ref()?)))
+        let known = entries.find(|known| *known.entry == *entry)?;
+        Some((known.id.clone(), Arc::clone(signing.session.as_ref()?)))
     }
 
-    fn signing(&self) -> std::sync::MutexGuard<'_, Signing> {
+    pub(super) fn signing(&self) -> std::sync::MutexGuard<'_, Signing> {
         self.signing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -313,11 +315,12 @@ impl SpireAgent {
 
     /// Keeps how a step went, to be shown, and logs what did not fail in the same way before.
     fn record(&self, held: &Held, error: Option<&SpireError>, now: SystemTime) {
+        self.metrics.source_is_up(error.is_none());
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let failing = error.map(|error| Failing {
-            code: error.code(),
+            code: error.code().to_owned(),
             error: chain(error),
-            hint: error.hint(),
+            hint: error.hint().map(str::to_owned),
         });
         match &failing {
             Some(failing) if status.failing.as_ref() != Some(failing) => {
@@ -358,11 +361,7 @@ impl SpireAgent {
                 .count(),
             refused: known.filter_map(|known| known.refused().cloned()).collect(),
             bundles: held.bundle_problems.clone(),
-            tainted_jwt_keys: held
-                .bundle
-                .as_ref()
-                .map(Bundle::tainted_jwt_keys)
-                .unwrap_or_default(),
+            any_audience: held.any_audience(&self.config.audience_rules),
         };
     }
 }
@@ -410,11 +409,5 @@ impl Known {
             Outcome::Refused(refused) => Some(refused),
             Outcome::Served(_) | Outcome::Foreign => None,
         }
-    }
-}
-
-impl SvidSource for SpireAgent {
-    fn watch(&self) -> watch::Receiver<Arc<Identities>> {
-        self.sender.subscribe()
     }
 }

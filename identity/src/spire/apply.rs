@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use super::agent::{Held, HeldSvid, SpireAgent};
 use super::attest::get_bundle;
+use super::audience::{AudienceRule, is_narrowed};
 use super::error::SpireError;
 use super::messages::{self, Bundle, Outcome};
 use super::proto::bundle::GetFederatedBundleRequest;
@@ -18,6 +19,9 @@ use super::proto::bundle::bundle_client::BundleClient;
 use super::proto::types;
 use super::session::Session;
 use super::sync::{self, Authorized};
+use crate::clock::moment;
+use crate::registry::{Origin, Registration};
+use crate::selector::Attestor;
 use crate::svid::Issued;
 use crate::tls::verify_chain;
 
@@ -133,7 +137,7 @@ impl SpireAgent {
             if held.authorized.get(id) != Some(known)
                 && let Outcome::Refused(refused) = &known.outcome
             {
-                let (code, reason) = (refused.code, &refused.reason);
+                let (code, reason) = (&refused.code, &refused.reason);
                 let spiffe_id = &refused.spiffe_id;
                 error!(code, spiffe_id, reason, "an entry of SPIRE's is not served");
             }
@@ -234,17 +238,41 @@ impl Held {
         self.svids.insert(id, svid);
     }
 
-    /// The SVIDs with their entries, the oldest entry first, as SPIRE has it.
+    /// The SVIDs with their entries, in their order.
     pub(super) fn issued(&self) -> Vec<Issued> {
-        let mut svids: Vec<_> = self.svids.iter().collect();
-        svids.sort_by_key(|(id, _)| {
-            let known = self.authorized.get(*id);
-            (known.map(|known| known.revision.created), *id)
+        let ordered = self.ordered().into_iter();
+        ordered.map(|(.., svid)| svid.issued.clone()).collect()
+    }
+
+    /// The entries that are served, in their order.
+    pub(super) fn registrations(&self) -> Vec<Registration> {
+        let ordered = self.ordered().into_iter();
+        let registrations = ordered.map(|(created, id, svid)| Registration {
+            id: id.clone(),
+            origin: Origin::SpireServer,
+            created_at: moment(u64::try_from(created).unwrap_or_default()),
+            entry: Arc::clone(&svid.issued.entry),
         });
+        registrations.collect()
+    }
+
+    /// For how many entries of processes no rule narrows the audiences.
+    pub(super) fn any_audience(&self, rules: &[AudienceRule]) -> usize {
+        let entries = self.svids.values().map(|svid| &svid.issued.entry);
+        let of_processes = entries.filter(|entry| entry.attestor() == Some(Attestor::Unix));
+        let any = of_processes.filter(|entry| !is_narrowed(rules, entry));
+        any.count()
+    }
+
+    /// The oldest entry first, as SPIRE has it; each with when it was made.
+    fn ordered(&self) -> Vec<(i64, &String, &HeldSvid)> {
+        let svids = self.svids.iter().map(|(id, svid)| {
+            let known = self.authorized.get(id);
+            (known.map_or(0, |known| known.revision.created), id, svid)
+        });
+        let mut svids: Vec<_> = svids.collect();
+        svids.sort_by_key(|(created, id, _)| (*created, *id));
         svids
-            .into_iter()
-            .map(|(_, svid)| svid.issued.clone())
-            .collect()
     }
 }
 

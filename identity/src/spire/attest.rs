@@ -68,7 +68,8 @@ impl SpireAgent {
         let answer = session
             .call_once(method, |channel| exchange(channel, &evidence, &key))
             .await;
-        held.is_token_spent |= !is_repeatable && is_decided(&answer);
+        let is_decided = answer.as_ref().err().is_none_or(SpireError::is_decision);
+        held.is_token_spent |= !is_repeatable && is_decided;
         let sent = answer?;
         // Best the newest, but the token that was used must not be lost for it.
         let newest = self.own_bundle(&session).await.map(|bundle| bundle.x509);
@@ -230,12 +231,8 @@ impl SpireAgent {
 
     /// What the server is verified by before it has told a bundle in this run.
     async fn first_trust(&self) -> Result<Arc<X509Bundle>, SpireError> {
-        if let Some(kept) = self.directory.bundle()? {
-            return Ok(Arc::new(kept));
-        }
-        let trust_domain = &self.config.trust_domain;
-        if let Some(bundle) = self.config.bootstrap.bundle(trust_domain).await? {
-            return Ok(Arc::new(bundle));
+        if let Some(known) = self.known_trust().await? {
+            return Ok(known);
         }
         warn!(
             server = self.config.server,
@@ -248,7 +245,18 @@ impl SpireAgent {
         Ok(bundle.x509)
     }
 
-    fn unauthenticated(&self, trust: Trust) -> Result<Session, SpireError> {
+    /// The bundle of an earlier run, or the one to begin with; none where the first contact is to be
+    /// trusted.
+    pub(super) async fn known_trust(&self) -> Result<Option<Arc<X509Bundle>>, SpireError> {
+        let trust_domain = &self.config.trust_domain;
+        let bundle = match self.directory.bundle()? {
+            Some(kept) => Some(kept),
+            None => self.config.bootstrap.bundle(trust_domain).await?,
+        };
+        Ok(bundle.map(Arc::new))
+    }
+
+    pub(super) fn unauthenticated(&self, trust: Trust) -> Result<Session, SpireError> {
         let (server, trust_domain) = (&self.config.server, &self.config.trust_domain);
         Session::new(server, trust_domain, trust, None, Arc::clone(&self.clock))
     }
@@ -350,23 +358,6 @@ async fn exchange(
         }
     }
     Err("there is no end to the challenges".into())
-}
-
-/// Whether the server has decided about the evidence, so that it need not be shown again.
-fn is_decided<T>(answer: &Result<T, SpireError>) -> bool {
-    match answer {
-        Ok(_) | Err(SpireError::Denied { .. } | SpireError::Refused { .. }) => true,
-        Err(error) => matches!(
-            error.grpc_code(),
-            Some(
-                Code::InvalidArgument
-                    | Code::PermissionDenied
-                    | Code::FailedPrecondition
-                    | Code::NotFound
-                    | Code::Unauthenticated
-            )
-        ),
-    }
 }
 
 fn params(key: &NewKey) -> AgentX509svidParams {

@@ -136,7 +136,14 @@ pub(super) struct RpcStatus {
 impl SpireError {
     /// The stable diagnostic code.
     pub fn code(&self) -> &'static str {
-        "SG0138"
+        match self {
+            Self::File { .. } | Self::Damaged { .. } | Self::Key(_) => "SG0138",
+            Self::Connect { .. } | Self::Call { .. } | Self::Timeout(_) => "SG0194",
+            Self::Denied { .. } | Self::TokenSpent(_) => "SG0195",
+            Self::Refused { .. } | Self::UnknownEntry => "SG0196",
+            Self::Banned => "SG0197",
+            Self::Bootstrap { .. } | Self::Attestation(_) => "SG0198",
+        }
     }
 
     /// What to do about it, where that is not plain from the message.
@@ -164,6 +171,33 @@ impl SpireError {
         }
     }
 
+    /// Whether it may pass by itself soon after a start, as while a server starts too.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Timeout(_) => true,
+            Self::Call { source, .. } => !is_final(source.code()),
+            Self::File { .. }
+            | Self::Damaged { .. }
+            | Self::Bootstrap { .. }
+            | Self::Attestation(_)
+            | Self::TokenSpent(_)
+            | Self::Denied { .. }
+            | Self::Refused { .. }
+            | Self::Banned
+            | Self::Key(_)
+            | Self::UnknownEntry => false,
+        }
+    }
+
+    /// Whether the server has decided about what was shown to it.
+    pub(super) fn is_decision(&self) -> bool {
+        match self {
+            Self::Denied { .. } | Self::Refused { .. } => true,
+            Self::Call { source, .. } => is_final(source.code()),
+            _ => false,
+        }
+    }
+
     /// From how an attempt ended.
     pub(super) fn of(method: &'static str, failure: Failure) -> Self {
         match failure {
@@ -182,6 +216,18 @@ impl SpireError {
             _ => None,
         }
     }
+}
+
+/// Whether the same would end in the same way.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::NotFound
+            | Code::Unauthenticated
+    )
 }
 
 impl Denial {

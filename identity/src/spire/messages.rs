@@ -63,17 +63,17 @@ fn text_of(id: &types::Spiffeid) -> String {
 /// What becomes of an entry.
 pub(super) fn entry(sent: &types::Entry, trust_domain: &TrustDomain) -> Outcome {
     let id = sent.spiffe_id.as_ref().map(text_of).unwrap_or_default();
-    let refused = |code, reason| {
+    let refused = |code: &str, reason| {
         Outcome::Refused(RefusedEntry {
             entry_id: sent.id.clone(),
             spiffe_id: id.clone(),
-            code,
+            code: code.to_owned(),
             reason,
         })
     };
     if sent.store_svid {
         let reason = "its SVID is for a secret store, not for workloads".to_owned();
-        return refused("SG0138", reason);
+        return refused("SG0179", reason);
     }
     let selectors = sent.selectors.iter();
     let request = EntryRequest {
@@ -122,22 +122,17 @@ pub(super) fn bundle(sent: types::Bundle, trust_domain: &TrustDomain) -> Result<
     let read = federation::verifying(trust_domain, &spiffe);
     let Verifying { x509, jwt } = read.map_err(|error| chain(&error))?;
     let x509 = X509Bundle::clone(&x509).tainted(&tainted);
+    let tainted = sent.jwt_authorities.iter().filter(|key| key.tainted);
+    let tainted = tainted.map(|key| key.key_id.clone()).collect();
     Ok(Bundle {
         x509: Arc::new(x509.map_err(|error| chain(&error))?),
+        jwt: Arc::new(JwtBundle::clone(&jwt).with_tainted(tainted)),
         sent,
-        jwt,
         spiffe,
     })
 }
 
 impl Bundle {
-    /// The ids of JWT keys whose tokens must not be handed out any more.
-    pub(super) fn tainted_jwt_keys(&self) -> Vec<String> {
-        let keys = self.sent.jwt_authorities.iter();
-        let tainted = keys.filter(|key| key.tainted);
-        tainted.map(|key| key.key_id.clone()).collect()
-    }
-
     /// Shares with the bundle before what is the same in both.
     pub(super) fn after(self, before: &Self) -> Self {
         let x509 = X509Bundle::clone(&self.x509).after(&before.x509);

@@ -29,7 +29,7 @@ const NONCE: usize = 32;
 const LONGEST_CHAIN: usize = 16;
 
 /// By what the server recognizes this node. The files are read when they are needed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeAttestation {
     /// A file with a join token: it serves once, and not to attest the node anew.
     JoinToken(PathBuf),

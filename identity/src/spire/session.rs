@@ -161,7 +161,7 @@ impl Session {
         };
         let connecting = self.endpoint.connect_with_connector(self.connector.clone());
         let connected = match tokio::time::timeout(TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| failed(error.into()))?,
+            Ok(connected) => connected.map_err(|error| failed(innermost(&error).into()))?,
             Err(elapsed) => return Err(failed(elapsed.into())),
         };
         Ok(channel.insert(connected).clone())
@@ -195,6 +195,15 @@ impl Service<Uri> for Connector {
             }
         })
     }
+}
+
+/// What happened in the end: the library wraps it, and says it again each time.
+fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 /// The library shows the reasons of a verifier as they stand in the source.

@@ -1,9 +1,11 @@
 //! What the agent shows of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::received::{Down, SourceKind, SourceStatus};
 
 /// How the agent stands. Times are seconds since 1970.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
     /// Where in its life it is.
     pub phase: Phase,
@@ -31,12 +33,28 @@ pub struct AgentStatus {
     pub refused: Vec<RefusedEntry>,
     /// Foreign trust domains whose bundles are missing or refused, each with the reason.
     pub bundles: Vec<String>,
-    /// The ids of own JWT keys whose tokens must not be handed out any more.
-    pub tainted_jwt_keys: Vec<String>,
+    /// Entries of processes whose JWT-SVIDs may be for any audience: no rule narrows them.
+    pub any_audience: usize,
+}
+
+impl AgentStatus {
+    /// How it fares as a source of identities.
+    pub(super) fn as_source(&self) -> SourceStatus {
+        let failing = self.failing.as_ref();
+        SourceStatus {
+            kind: SourceKind::SpireServer,
+            down: failing.map(|failing| Down {
+                code: failing.code.clone(),
+                error: failing.error.clone(),
+                since: self.failing_since.unwrap_or_default(),
+                until: self.first_expiry,
+            }),
+        }
+    }
 }
 
 /// Where in its life an agent is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// There was no contact with the server yet.
@@ -51,25 +69,25 @@ pub enum Phase {
 }
 
 /// What does not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
     /// The diagnostic code.
-    pub code: &'static str,
+    pub code: String,
     /// What happened, with its causes.
     pub error: String,
     /// What to do about it.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
 }
 
 /// An entry of the server's that is not served here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedEntry {
     /// The entry's id at the server.
     pub entry_id: String,
     /// The SPIFFE ID that it would give.
     pub spiffe_id: String,
     /// The diagnostic code.
-    pub code: &'static str,
+    pub code: String,
     /// The rule that it breaks.
     pub reason: String,
 }

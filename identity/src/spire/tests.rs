@@ -66,6 +66,7 @@ impl Stage {
             attestation: NodeAttestation::JoinToken(token),
             directory: directory.path().to_owned(),
             sync_interval: SYNC_INTERVAL,
+            audience_rules: Vec::new(),
         };
         Self {
             world,

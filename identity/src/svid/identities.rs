@@ -7,8 +7,10 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use super::{Issued, X509Bundle, X509Svid};
 use crate::entry::Entry;
+use crate::federation::FederationError;
 use crate::jwt::JwtBundle;
 use crate::selector::Selector;
+use crate::spiffe_bundle::SpiffeBundle;
 
 /// One immutable generation of everything that a source holds.
 #[derive(Debug)]
@@ -101,6 +103,25 @@ impl Identities {
     /// The bundle of the source's own trust domain.
     pub fn own_bundle(&self) -> Option<&Arc<X509Bundle>> {
         self.bundles.get(&self.trust_domain)
+    }
+
+    /// The bundles of all trust domains, the own one among them, with X.509 and JWT authorities.
+    ///
+    /// # Errors
+    /// One of them cannot be told in SPIFFE's format.
+    pub fn spiffe_bundles(&self) -> Result<BTreeMap<TrustDomain, SpiffeBundle>, FederationError> {
+        let bundles = self.bundles.iter().map(|(trust_domain, x509)| {
+            let jwt = self.jwt_bundles.get(trust_domain);
+            let jwt = jwt.map(|jwt| SpiffeBundle::parse(jwt.jwks().as_bytes()));
+            let jwt = jwt.transpose().map_err(|source| FederationError::Refused {
+                trust_domain: trust_domain.clone(),
+                source,
+            });
+            let mut bundle = jwt?.unwrap_or_default();
+            bundle.x509_authorities = x509.roots().to_vec();
+            Ok((trust_domain.clone(), bundle))
+        });
+        bundles.collect()
     }
 
     /// The entries whose first selector this is.

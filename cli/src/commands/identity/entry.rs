@@ -84,6 +84,7 @@ fn describe(document: &EntryDocument) -> String {
         match document.origin {
             Origin::Configuration => "configuration",
             Origin::Runtime => "run time",
+            Origin::SpireServer => "SPIRE server",
         },
     );
     line("Created", &document.created_at);

@@ -40,6 +40,10 @@ impl Lowering<'_> {
                 };
                 Some(IdentitySource::WorkloadApi(socket))
             }
+            SourceKind::SpireServer => {
+                let server = self.spire_server(at, raw)?;
+                Some(IdentitySource::SpireServer(Box::new(server)))
+            }
         }
     }
 
@@ -56,12 +60,14 @@ impl Lowering<'_> {
 
     /// Sections and keys of other sources.
     fn only_with(&mut self, at: &Key, kind: SourceKind, raw: &RawIdentity) {
-        use SourceKind::{Embedded, Files, WorkloadApi};
+        use SourceKind::{Embedded, Files, SpireServer, WorkloadApi};
         for (is_there, name, of) in [
             (raw.svid_ttl.is_some(), "svid_ttl", Embedded),
             (raw.embedded.is_some(), "embedded", Embedded),
             (raw.files.is_some(), "files", Files),
             (raw.workload_api.is_some(), "workload_api", WorkloadApi),
+            (raw.spire_server.is_some(), "spire_server", SpireServer),
+            (!raw.audience_rule.is_empty(), "audience_rule", SpireServer),
         ] {
             if is_there && kind != of {
                 let key = at.child(name);
@@ -81,7 +87,8 @@ impl Lowering<'_> {
 
     /// What an entry asks of its SVIDs, others decide who mint them.
     fn needs_no_mint(&mut self, at: &Key, kind: SourceKind, raw: &RawEntry) {
-        if kind == SourceKind::Embedded {
+        // With a SPIRE server there should not be any.
+        if matches!(kind, SourceKind::Embedded | SourceKind::SpireServer) {
             return;
         }
         let are_foreign = kind == SourceKind::Files && !raw.federates_with.is_empty();

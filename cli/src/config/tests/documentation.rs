@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use crate::config::raw::{
-    RawAdmin, RawAgent, RawBundle, RawComponent, RawConfig, RawDecisionLog, RawEgress, RawEmbedded,
-    RawEntry, RawFiles, RawForwardClientCert, RawHttp2, RawIdentity, RawLimits, RawListener,
-    RawLog, RawPath, RawPolicy, RawProxy, RawRequestBody, RawRoute, RawShadow, RawSni, RawSvidFile,
-    RawTimeouts, RawWorkloadApi,
+    RawAdmin, RawAgent, RawAudienceRule, RawBundle, RawComponent, RawConfig, RawDecisionLog,
+    RawEgress, RawEmbedded, RawEntry, RawFiles, RawForwardClientCert, RawHttp2, RawIdentity,
+    RawLimits, RawListener, RawLog, RawPath, RawPolicy, RawProxy, RawRequestBody, RawRoute,
+    RawShadow, RawSni, RawSpireServer, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
 
 const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
@@ -18,6 +18,8 @@ fn every_key_is_documented_under_its_section() {
         ("[identity.embedded]", keys_of::<RawEmbedded>()),
         ("[identity.files]", keys_of::<RawFiles>()),
         ("[identity.workload_api]", keys_of::<RawAgent>()),
+        ("[identity.spire_server]", keys_of::<RawSpireServer>()),
+        ("[[identity.audience_rule]]", keys_of::<RawAudienceRule>()),
         ("[[identity.entry]]", keys_of::<RawEntry>()),
         ("[workload_api]", keys_of::<RawWorkloadApi>()),
         ("[admin]", keys_of::<RawAdmin>()),
@@ -55,7 +57,7 @@ fn every_key_is_documented_under_its_section() {
         for key in keys {
             // Tables of their own have headings of their own.
             let tables = "entry timeouts request_body limits http2 forward_client_cert route sni embedded \
-                          bundle shadow files workload_api";
+                          bundle shadow files workload_api spire_server audience_rule";
             let own = tables.split(' ').any(|table| table == key);
             let documented = section.contains(&format!("\n| `{key}` |"));
             assert!(own || documented, "`{key}` of {header} is not documented");

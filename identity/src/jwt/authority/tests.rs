@@ -141,55 +141,77 @@ fn a_file_that_cannot_be_used_is_refused_and_left_as_it_is() {
     assert_eq!(open(&directory, now).err().unwrap().code(), "SG0128");
 }
 
-#[test]
-fn a_token_is_handed_out_again_until_half_of_its_life() {
+#[tokio::test]
+async fn a_token_is_handed_out_again_until_half_of_its_life() {
     let directory = tempfile::tempdir().unwrap();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let authority = open(&directory, now).unwrap();
     let bundle = authority.bundle().unwrap();
     let cache = JwtCache::default();
     let entry = entry();
-    let get = |names: &[&str], now: SystemTime| {
+    let get = async |names: &[&str], now: SystemTime| {
         let audience = audience(names);
-        let mint = || authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now);
-        let token = cache.get(&entry, &audience, &bundle, now, mint);
+        let mint = async { authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now) };
+        let token = cache.get(&entry, &audience, &bundle, now, mint).await;
         token.unwrap().token
     };
-    let first = get(&["a"], now);
-    assert_eq!(get(&["a"], now + TOKEN_LIFETIME / 3), first);
-    assert_ne!(get(&["b"], now), first);
-    assert_ne!(get(&["a"], now + TOKEN_LIFETIME / 2), first);
+    let first = get(&["a"], now).await;
+    assert_eq!(get(&["a"], now + TOKEN_LIFETIME / 3).await, first);
+    assert_ne!(get(&["b"], now).await, first);
+    assert_ne!(get(&["a"], now + TOKEN_LIFETIME / 2).await, first);
 }
 
-#[test]
-fn a_token_of_a_tainted_key_is_valid_until_the_key_is_revoked_and_handed_out_no_more() {
+#[tokio::test]
+async fn a_token_that_nobody_renews_is_handed_out_until_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let authority = open(&directory, now).unwrap();
+    let (bundle, cache, entry) = (authority.bundle().unwrap(), JwtCache::default(), entry());
+    let audience = audience(&["a"]);
+    let signed = authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now);
+    let get = async |minted, now| {
+        cache
+            .get(&entry, &audience, &bundle, now, async { minted })
+            .await
+    };
+    let first = get(signed, now).await.unwrap();
+    let away = || Err(JwtError::AudienceNotAllowed);
+    for (at, serves) in [(TOKEN_LIFETIME / 4 * 3, true), (TOKEN_LIFETIME, false)] {
+        let got = get(away(), now + at).await;
+        assert_eq!(got.ok(), serves.then(|| first.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_tainted_key_is_valid_until_the_key_is_revoked_and_handed_out_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let now = SystemClock.now();
     let authority = open(&directory, now).unwrap();
     let (cache, entry, audience) = (JwtCache::default(), entry(), audience(&["a"]));
-    let get = || {
-        let mint = || authority.mint(&web(), &audience, None, now);
+    let get = async || {
+        let mint = async { authority.mint(&web(), &audience, None, now) };
         let bundle = authority.bundle().unwrap();
-        cache.get(&entry, &audience, &bundle, now, mint).unwrap()
+        let token = cache.get(&entry, &audience, &bundle, now, mint).await;
+        token.unwrap()
     };
     let is_valid = |svid: &JwtSvid| {
         let own = trust_domain();
         let bundles = BTreeMap::from([(own.clone(), Arc::new(authority.bundle().unwrap()))]);
         validate(&svid.token, "a", &bundles, &own).is_ok()
     };
-    let first = get();
+    let first = get().await;
     assert!(authority.prepare(now).unwrap());
     authority.activate().unwrap();
-    assert_eq!(get(), first, "an old key's token may be handed out");
+    assert_eq!(get().await, first, "an old key's token may be handed out");
     assert_eq!(authority.taint(None).unwrap(), first.key_id);
-    assert_ne!(get().key_id, first.key_id);
+    assert_ne!(get().await.key_id, first.key_id);
     assert!(is_valid(&first));
     // What was said holds after a restart too.
     let reopened = open(&directory, now).unwrap();
     assert_eq!(reopened.status(), authority.status());
     assert_eq!(authority.revoke(None).unwrap(), first.key_id);
     assert!(!is_valid(&first));
-    assert!(is_valid(&get()));
+    assert!(is_valid(&get().await));
 }
 
 #[test]

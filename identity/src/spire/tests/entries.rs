@@ -142,7 +142,9 @@ async fn an_entry_that_breaks_a_rule_is_not_served_and_listed() {
     let status = agent.status();
     assert_eq!((status.served, status.foreign), (2, 2));
     let refused = status.refused.iter();
-    let refused: Vec<_> = refused.map(|it| (it.entry_id.as_str(), it.code)).collect();
+    let refused: Vec<_> = refused
+        .map(|it| (it.entry_id.as_str(), it.code.as_str()))
+        .collect();
     assert_eq!(
         refused,
         [
@@ -150,7 +152,7 @@ async fn an_entry_that_breaks_a_rule_is_not_served_and_listed() {
             ("entry-foreign", "SG0102"),
             ("entry-nobody", "SG0105"),
             ("entry-spire/agent/x", "SG0104"),
-            ("entry-store", "SG0138"),
+            ("entry-store", "SG0179"),
             ("entry-taken-over", "SG0108"),
         ]
     );

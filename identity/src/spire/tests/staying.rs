@@ -207,7 +207,7 @@ async fn an_outage_shows_since_when_and_until_when_and_takes_nothing_away() {
     assert_eq!(status.phase, Phase::Failing);
     assert_eq!(status.failing_since, Some(since));
     assert_eq!(status.synced, Some(since - 60));
-    assert_eq!(status.failing.unwrap().code, "SG0138");
+    assert_eq!(status.failing.unwrap().code, "SG0194");
     let spread = status.last_expiry.unwrap() - status.first_expiry.unwrap();
     assert_eq!(spread, 900);
     assert!(Arc::ptr_eq(&before, &identities(&agent)));
