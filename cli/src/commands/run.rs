@@ -16,9 +16,17 @@ pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
     let level = telemetry::start(&config.log)?;
     let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
     block_on(async {
-        let signals = StopSignals::listen()?;
+        let mut signals = StopSignals::listen()?;
         let supervisor = Supervisor::listen(inherited)?;
-        let instance = Instance::start(&config, Some(&source), state, level, supervisor).await?;
+        let started = Instance::start(&config, Some(&source), state, level, supervisor);
+        // It may take a while: a source of identities is waited for.
+        let instance = tokio::select! {
+            started = started => started?,
+            () = signals.next() => {
+                tracing::info!("stopped before it was ready");
+                return Ok(());
+            }
+        };
         print(&instance, arguments.output)?;
         instance.run(signals).await
     })

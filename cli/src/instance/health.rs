@@ -262,19 +262,18 @@ impl Pages {
         }
         match request.uri().path() {
             "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => match self.health.missing().as_slice() {
-                [] => {
-                    let warnings = (self.health.failing)().into_iter();
-                    let warnings: String =
-                        warnings.map(|line| format!("warning: {line}\n")).collect();
-                    page(StatusCode::OK, TEXT, format!("ok\n{warnings}"))
+            "/readyz" => {
+                let warnings = (self.health.failing)().into_iter();
+                let warnings: String = warnings.map(|line| format!("warning: {line}\n")).collect();
+                match self.health.missing().as_slice() {
+                    [] => page(StatusCode::OK, TEXT, format!("ok\n{warnings}")),
+                    missing => {
+                        let missing = missing.join("\n");
+                        let text = format!("{missing}\n{warnings}");
+                        page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+                    }
                 }
-                missing => page(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    TEXT,
-                    missing.join("\n") + "\n",
-                ),
-            },
+            }
             "/metrics" => {
                 let mut text = String::new();
                 match prometheus_client::encoding::text::encode(&mut text, &self.registry) {

@@ -21,6 +21,7 @@ mod desk;
 mod entries;
 mod server;
 mod signing;
+mod start;
 mod staying;
 mod world;
 
