@@ -54,6 +54,14 @@ pub enum SpireError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Whoever answers is not the trust domain's server, as far as its bundle here tells.
+    #[error("who answers at {address} is not the trust domain's SPIRE server: {problem}")]
+    Untrusted {
+        /// Host and port.
+        address: String,
+        /// What is wrong with its certificate.
+        problem: String,
+    },
     /// The server refuses a call, or the connection broke.
     #[error("the SPIRE server does not carry out {method}")]
     Call {
@@ -138,7 +146,10 @@ impl SpireError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::File { .. } | Self::Damaged { .. } | Self::Key(_) => "SG0138",
-            Self::Connect { .. } | Self::Call { .. } | Self::Timeout(_) => "SG0194",
+            Self::Connect { .. }
+            | Self::Untrusted { .. }
+            | Self::Call { .. }
+            | Self::Timeout(_) => "SG0194",
             Self::Denied { .. } | Self::TokenSpent(_) => "SG0195",
             Self::Refused { .. } | Self::UnknownEntry => "SG0196",
             Self::Banned => "SG0197",
@@ -158,6 +169,10 @@ impl SpireError {
             Self::Damaged { .. } => {
                 Some("restore the file, or remove it to have the node attested again")
             }
+            Self::Untrusted { .. } => Some(
+                "if all of its authorities were replaced: put the new bundle in place, remove \
+                 `spire_bundle.json` from the state directory, and restart",
+            ),
             Self::File { .. }
             | Self::Bootstrap { .. }
             | Self::Attestation(_)
@@ -180,6 +195,7 @@ impl SpireError {
             | Self::Damaged { .. }
             | Self::Bootstrap { .. }
             | Self::Attestation(_)
+            | Self::Untrusted { .. }
             | Self::TokenSpent(_)
             | Self::Denied { .. }
             | Self::Refused { .. }

@@ -155,14 +155,11 @@ impl Session {
         if let Some(channel) = &*channel {
             return Ok(channel.clone());
         }
-        let failed = |source| SpireError::Connect {
-            address: self.connector.address.to_string(),
-            source,
-        };
+        let address = &self.connector.address;
         let connecting = self.endpoint.connect_with_connector(self.connector.clone());
         let connected = match tokio::time::timeout(TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| failed(innermost(&error).into()))?,
-            Err(elapsed) => return Err(failed(elapsed.into())),
+            Ok(connected) => connected.map_err(|error| failed(address, &error))?,
+            Err(elapsed) => return Err(failed(address, &elapsed)),
         };
         Ok(channel.insert(connected).clone())
     }
@@ -188,7 +185,7 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let tcp = TcpStream::connect(&*this.address).await?;
             tcp.set_nodelay(true)?;
-            let tls = this.tls.connect(this.name, tcp).await.map_err(in_words)?;
+            let tls = this.tls.connect(this.name, tcp).await?;
             match tls.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Ok(TokioIo::new(tls)),
                 _ => Err(io::Error::other("the server does not offer HTTP/2 by ALPN")),
@@ -198,18 +195,22 @@ impl Service<Uri> for Connector {
 }
 
 /// What happened in the end: the library wraps it, and says it again each time.
-fn innermost(error: &dyn Error) -> String {
+fn failed(address: &str, error: &(dyn Error + 'static)) -> SpireError {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
-}
-
-/// The library shows the reasons of a verifier as they stand in the source.
-fn in_words(error: io::Error) -> io::Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(cause) => io::Error::new(error.kind(), describe(cause)),
-        None => error,
+    let io = innermost.downcast_ref::<io::Error>();
+    let tls = io.and_then(|io| io.get_ref()?.downcast_ref());
+    let address = address.to_owned();
+    match tls {
+        Some(tls @ rustls::Error::InvalidCertificate(_)) => SpireError::Untrusted {
+            address,
+            problem: describe(tls),
+        },
+        _ => SpireError::Connect {
+            address,
+            source: innermost.to_string().into(),
+        },
     }
 }

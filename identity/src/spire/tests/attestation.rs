@@ -157,7 +157,7 @@ async fn the_server_is_verified_by_the_bootstrap_bundle() {
     let pem = |authority: &Authority| encoding::certificates_pem([&authority.root]);
     let path = stage.file("bundle");
     for (document, is_connected, problem) in [
-        (pem(&other), false, "connect"),
+        (pem(&other), false, "UnknownIssuer"),
         (pem(&foreign), false, "bootstrap"),
         (String::new(), false, "bootstrap"),
         ("{}".to_owned(), false, "bootstrap"),
@@ -232,7 +232,7 @@ async fn the_first_use_is_trusted_once() {
     stage.world().authorities = vec![Authority::new(TRUST_DOMAIN, now)];
     let calls = stage.world().calls.len();
     let refused = stage.agent().step().await.unwrap_err();
-    assert!(matches!(refused, SpireError::Connect { .. }), "{refused}");
+    assert!(matches!(refused, SpireError::Untrusted { .. }), "{refused}");
     assert_eq!(stage.world().calls.len(), calls);
 }
 
