@@ -1,5 +1,7 @@
 //! Every key has its row in the documentation.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use crate::config::raw::{
@@ -8,6 +10,7 @@ use crate::config::raw::{
     RawLimits, RawListener, RawLog, RawPath, RawPolicy, RawProxy, RawRequestBody, RawRoute,
     RawShadow, RawSni, RawSpireServer, RawSvidFile, RawTimeouts, RawWorkloadApi,
 };
+use crate::config::{IdentitySource, parse};
 
 const DOCUMENTATION: &str = include_str!("../../../../docs/configuration.md");
 
@@ -77,4 +80,16 @@ fn keys_of<'de, T: Deserialize<'de> + std::fmt::Debug>() -> Vec<String> {
         .collect();
     assert!(!keys.is_empty(), "{message}");
     keys
+}
+
+#[test]
+fn the_whole_file_of_a_guide_loads() {
+    let guide = include_str!("../../../../docs/spire.md");
+    let (_, block) = guide.split_once("```toml\n").unwrap();
+    let (text, _) = block.split_once("```").unwrap();
+    let (config, _) = parse(Path::new("sidegate.toml"), text).unwrap();
+    assert!(matches!(
+        config.identity.source,
+        IdentitySource::SpireServer(_)
+    ));
 }
