@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::instance::Descriptors;
 
 pub(crate) use authority::{authority, kept_authority};
-pub(crate) use running::{running, tcp_policy};
+pub(crate) use running::{off, plaintext, running, stock_policy, tcp_policy};
 
 /// The version of the JSON document.
 const SCHEMA: u32 = 1;

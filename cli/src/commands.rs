@@ -22,7 +22,8 @@ struct Ready<'a> {
     ready: bool,
     listeners: &'a [ListenerStatus],
     admin: &'a str,
-    workload_socket: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload_socket: Option<String>,
     state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     demo: Option<Demo>,

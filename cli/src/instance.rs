@@ -48,7 +48,7 @@ use sidegate_proxy::{Proxy, ProxyConfig, ProxyMetrics};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminServer};
 use crate::config::{Config, ConfigSource, Key};
@@ -72,7 +72,7 @@ pub(crate) use descriptors::Descriptors;
 pub(crate) use examine::examine;
 pub(crate) use metrics::every_metric;
 pub(crate) use policy::{ChangeError, PolicyManager};
-pub(crate) use source::Source;
+pub(crate) use source::{NoIdentities, Source};
 pub(crate) use state::{Found, StateDirectory};
 
 /// What systemd shows.
@@ -87,7 +87,8 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// Everything that runs.
 pub(crate) struct Instance {
     state: StateDirectory,
-    socket: BoundSocket,
+    /// None without identities.
+    socket: Option<BoundSocket>,
     _admin_socket: BoundSocket,
     admin: String,
     listeners: Vec<ListenerStatus>,
@@ -113,7 +114,9 @@ pub(crate) struct Supervisor {
 pub(crate) struct ListenerStatus {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    pub(crate) spiffe_id: String,
+    /// None where it speaks no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spiffe_id: Option<String>,
     /// Its connections are no more than bytes: the policy has to decide on each.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_tcp: bool,
@@ -149,10 +152,18 @@ impl Instance {
         let host_metrics = HostMetrics::register(registry);
         let components = components::load(config, source, &host_metrics, &Components::new())?;
         let admin = Admin::bind(config.admin.listen)?;
-        let socket = BoundSocket::bind(&config.workload_api.socket, Purpose::WorkloadApi)?;
+        let socket = config.workload_api.as_ref();
+        let socket = socket.map(|it| BoundSocket::bind(&it.socket, Purpose::WorkloadApi));
+        let socket = socket.transpose()?;
         let admin_socket = BoundSocket::bind(&state.path().join(admin::SOCKET), Purpose::Admin)?;
         let needs = listeners::needs(config, &components)?;
         let plane = IdentityPlane::open(config, entries, &needs, &state, &clock, registry).await?;
+        if plane.source.is_off() && matches!(origin, PolicyOrigin::Stock) {
+            warn!(
+                code = "SG0189",
+                "the stock policy decides, and allows nobody who has no identity: set `policy.path`"
+            );
+        }
         let identities = plane.source.watch();
 
         let gate = config.admin.clients.as_ref();
@@ -265,7 +276,7 @@ impl Instance {
             brought: config.identity.embedded.brought.clone(),
             policy: Arc::clone(&policy),
             changing: Arc::clone(&changing),
-            workload_socket: socket.endpoint(),
+            workload_socket: socket.as_ref().map(BoundSocket::endpoint),
             admin: admin.address(),
             admin_tls: gate.is_some(),
             reload: Arc::clone(&outcome),
@@ -314,18 +325,20 @@ impl Instance {
             serde_json::to_value(facts.status()).unwrap_or_default()
         });
         tasks.spawn(server.serve(admin_socket.listener()?, stop.clone()));
-        let incoming = UnixListenerStream::new(socket.listener()?, plane.metrics.clone());
-        let services = services::serve(plane, identities, clock, incoming, stop.clone());
-        let stopped = stop.clone();
-        tasks.spawn(async move {
-            // Streams stay open as long as their clients like: they end with the process.
-            tokio::select! {
-                served = services => if let Err(error) = served {
-                    error!(code = "SG0052", %error, "the Workload API ended");
-                },
-                () = stopped.cancelled() => {}
-            }
-        });
+        if let Some(socket) = &socket {
+            let incoming = UnixListenerStream::new(socket.listener()?, plane.metrics.clone());
+            let services = services::serve(plane, identities, clock, incoming, stop.clone());
+            let stopped = stop.clone();
+            tasks.spawn(async move {
+                // Streams stay open as long as their clients like: they end with the process.
+                tokio::select! {
+                    served = services => if let Err(error) = served {
+                        error!(code = "SG0052", %error, "the Workload API ended");
+                    },
+                    () = stopped.cancelled() => {}
+                }
+            });
+        }
         Ok(Self {
             state,
             socket,
@@ -406,9 +419,9 @@ impl Instance {
         &self.admin
     }
 
-    /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it.
-    pub(crate) fn workload_socket(&self) -> String {
-        self.socket.endpoint()
+    /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it; none without identities.
+    pub(crate) fn workload_socket(&self) -> Option<String> {
+        self.socket.as_ref().map(BoundSocket::endpoint)
     }
 
     /// The state directory, absolute.

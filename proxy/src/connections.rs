@@ -37,8 +37,8 @@ pub(crate) struct LiveConnection {
     pub(crate) peer: Option<SpiffeId>,
     /// The peer's certificates, leaf first: they are verified again when trust changes.
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// The identity that it met here.
-    pub(crate) tls: Arc<ServerTls>,
+    /// The identity that it met here, where the listener has any.
+    pub(crate) tls: Option<Arc<ServerTls>>,
     /// The end of the peer's SVID.
     pub(crate) expires_at: Option<SystemTime>,
     /// What the policy may know of it.

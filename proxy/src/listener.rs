@@ -23,8 +23,9 @@ const BACKLOG: i32 = 4096;
 pub struct ListenerConfig {
     /// Its name, for logs, metrics and policy; unique.
     pub name: String,
-    /// The identities that it shows, and how it verifies peers.
-    pub tls: TlsServer,
+    /// The identities that it shows, and how it verifies peers. Without it there is no TLS, and nobody
+    /// has an identity: neither the peers nor the listener.
+    pub tls: Option<TlsServer>,
     /// What its clients speak. Behind one for TCP there is one route, to such an upstream.
     pub protocol: Protocol,
     /// Where permitted requests go.
@@ -41,8 +42,8 @@ pub struct ListenerConfig {
     pub forwarding: Forwarding,
     /// What the policy is told of the listener, besides its name.
     pub context_extensions: BTreeMap<String, String>,
-    /// Where it is for a local app's own requests: `tls` is then the app's identity, and nothing is
-    /// shown to the app.
+    /// Where it is for a local app's own requests: `tls` is then the app's identity, if it has one, and
+    /// nothing is shown to the app.
     pub outbound: Option<Outbound>,
 }
 

@@ -51,8 +51,12 @@ pub(crate) async fn watch(worker: Arc<Worker>) {
 
 /// Verifies a connection, and ends it if that is what it deserves.
 pub(crate) fn verify(worker: &Worker, live: &LiveConnection) {
+    // Where there are no identities, nobody is trusted by one.
+    let Some(tls) = &live.tls else {
+        return;
+    };
     let now = worker.clock.now();
-    match live.tls.trust(&live.chain, now) {
+    match tls.trust(&live.chain, now) {
         Trust::Held => {}
         Trust::Ending => live.orders.give(Order::Close),
         Trust::Gone => {

@@ -1,6 +1,8 @@
 //! Where permitted requests go.
 
 mod address;
+mod decided;
+mod direct;
 pub mod http1;
 pub mod http2;
 mod mtls;
@@ -27,10 +29,11 @@ use crate::trace::CallTrace;
 use crate::upgrade;
 pub use address::Address;
 pub(crate) use address::Stream;
+pub(crate) use decided::{Decided, DecidedStream, Way};
+pub use direct::{DirectProtocol, DirectUpstream};
 use http1::Http1Upstream;
 use http2::Http2Upstream;
 pub use mtls::MtlsUpstream;
-pub(crate) use mtls::{Stream as MtlsStream, Way};
 pub use network::{AddressCheck, BadNetwork, Network};
 use tcp::TcpUpstream;
 
@@ -56,6 +59,8 @@ pub enum Upstream {
     Tcp(TcpUpstream),
     /// A peer in the mesh, over mutual TLS.
     Mtls(MtlsUpstream),
+    /// A server that apps ask for where there are no identities, over plaintext.
+    Direct(DirectUpstream),
 }
 
 /// Where an upstream is, as logs, metrics and traces tell it.
@@ -121,6 +126,7 @@ impl Upstream {
             Self::Http2(upstream) => Self::Http2(upstream.for_worker()),
             Self::Tcp(upstream) => Self::Tcp(upstream.clone()),
             Self::Mtls(upstream) => Self::Mtls(upstream.for_worker(metrics)),
+            Self::Direct(upstream) => Self::Direct(upstream.for_worker()),
         }
     }
 
@@ -161,12 +167,34 @@ impl Upstream {
                     version: None,
                 }
             }
+            Self::Direct(upstream) => {
+                let authority = upstream.authority();
+                Destination {
+                    name: authority.as_str().into(),
+                    address: bare(authority).into(),
+                    port: authority.port_u16(),
+                    version: upstream.version(),
+                }
+            }
         }
     }
 
     /// Whether it can be asked to switch to another protocol, or speaks none.
     pub(crate) fn can_upgrade(&self) -> bool {
-        matches!(self, Self::Http1(_) | Self::Tcp(_) | Self::Mtls(_))
+        match self {
+            Self::Http1(_) | Self::Tcp(_) | Self::Mtls(_) => true,
+            Self::Direct(upstream) => upstream.version() != Some(HttpVersion::Http2),
+            Self::Service { .. } | Self::Http2(_) => false,
+        }
+    }
+
+    /// Where each address is decided before it is dialled: what apps ask for.
+    pub(crate) fn decided(&self) -> Option<Decided<'_>> {
+        match self {
+            Self::Mtls(upstream) => Some(Decided::Mtls(upstream)),
+            Self::Direct(upstream) => Some(Decided::Direct(upstream)),
+            Self::Service { .. } | Self::Http1(_) | Self::Http2(_) | Self::Tcp(_) => None,
+        }
     }
 
     /// Whether it is sent bytes, and no requests.
@@ -207,7 +235,20 @@ impl Upstream {
             Self::Tcp(upstream) => Response::new(Source::Tunnel {
                 stream: Some(upstream.connect().await?),
             }),
-            Self::Mtls(upstream) => upstream.send(request, way).await?,
+            Self::Mtls(upstream) => {
+                let way = match way {
+                    Some(Way::Mtls(way)) => Some(way),
+                    Some(Way::Direct(_)) | None => None,
+                };
+                upstream.send(request, way).await?
+            }
+            Self::Direct(upstream) => {
+                let way = match way {
+                    Some(Way::Direct(way)) => Some(way),
+                    Some(Way::Mtls(_)) | None => None,
+                };
+                upstream.send(request, way).await?
+            }
         };
         strip_lengths(&mut response);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;

@@ -57,7 +57,8 @@ pub(crate) struct Worker {
 pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
-    pub(crate) tls: TlsServer,
+    /// Without it there is no TLS.
+    pub(crate) tls: Option<TlsServer>,
     pub(crate) protocol: Protocol,
     pub(crate) routes: Vec<Route>,
     pub(crate) timeouts: Timeouts,

@@ -195,7 +195,7 @@ impl Stage {
         };
         let config = ListenerConfig {
             name: "main".to_owned(),
-            tls: TlsServer::new(tls),
+            tls: Some(TlsServer::new(tls)),
             protocol: Protocol::default(),
             routes: vec![Route::any(upstream, PATIENCE)],
             timeouts: Timeouts::default(),

@@ -24,7 +24,7 @@ pub struct Ready {
     pub listeners: Vec<Listener>,
     /// `http://host:port` of the admin server.
     pub admin: String,
-    /// `unix:///…` of the Workload API.
+    /// `unix:///…` of the Workload API; empty without identities.
     pub workload_socket: String,
     /// The state directory.
     pub state: PathBuf,
@@ -39,7 +39,7 @@ pub struct Listener {
     pub name: String,
     /// `host:port`.
     pub address: String,
-    /// The identity that it shows.
+    /// The identity that it shows; empty where it speaks no TLS.
     pub spiffe_id: String,
 }
 
@@ -130,11 +130,11 @@ impl Ready {
                 .map(|listener| Listener {
                     name: text(listener, "name"),
                     address: text(listener, "address"),
-                    spiffe_id: text(listener, "spiffe_id"),
+                    spiffe_id: optional(listener, "spiffe_id"),
                 })
                 .collect(),
             admin: text(line, "admin"),
-            workload_socket: text(line, "workload_socket"),
+            workload_socket: optional(line, "workload_socket"),
             state: text(line, "state").into(),
             demo: line.get("demo").map(|demo| Demo {
                 spiffe_id: text(demo, "spiffe_id"),
@@ -145,6 +145,13 @@ impl Ready {
                 url_denied: text(demo, "url_denied"),
             }),
         }
+    }
+}
+
+fn optional(object: &Value, key: &str) -> String {
+    match object.get(key) {
+        Some(_) => text(object, key),
+        None => String::new(),
     }
 }
 

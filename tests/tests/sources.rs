@@ -1,10 +1,11 @@
-//! `[identity] source`: identities that others mint, in files and from another Workload API.
+//! `[identity] source`: identities that others mint, in files and from another Workload API, and none.
 
 mod agent;
 mod files;
 mod formats;
 mod issuer;
 mod messages;
+mod none;
 mod operations;
 
 use std::path::{Path, PathBuf};

@@ -28,7 +28,7 @@ use super::{
     Removed, Rotate, Selected,
 };
 use crate::failure::chain;
-use crate::instance::{ChangeError, PolicyManager, Source};
+use crate::instance::{ChangeError, NoIdentities, PolicyManager, Source};
 use crate::table::Table;
 use crate::telemetry::LogLevel;
 
@@ -123,6 +123,9 @@ impl AdminServer {
         let answer = match (&parts.method, segments.as_slice()) {
             _ if parts.uri.query().is_some() => Err(bad(format!("`{path}` takes no query"))),
             (&Method::GET, ["v1", "status"]) => self.status().await,
+            (_, ["v1", "entries" | "authorities" | "bundles", ..]) if self.source.is_off() => {
+                Err(NoIdentities.into())
+            }
             (&Method::GET, ["v1", "entries"]) => self.list().await,
             (&Method::POST, ["v1", "entries"]) => self.create(body).await,
             (&Method::GET, ["v1", "entries", id]) => self.entry(id).await,
@@ -421,6 +424,14 @@ impl From<ReceivedError> for Refused {
     fn from(error: ReceivedError) -> Self {
         let mut refused = Self::new(StatusCode::CONFLICT, error.code(), chain(&error));
         refused.refusal.hint = error.hint().map(ToOwned::to_owned);
+        refused
+    }
+}
+
+impl From<NoIdentities> for Refused {
+    fn from(error: NoIdentities) -> Self {
+        let mut refused = Self::new(StatusCode::CONFLICT, error.code(), error.to_string());
+        refused.refusal.hint = Some(error.hint().to_owned());
         refused
     }
 }

@@ -21,7 +21,9 @@ pub(crate) struct Status {
     pub(crate) uid: u32,
     /// The instance's time of day.
     pub(crate) now: u64,
-    pub(crate) trust_domain: String,
+    /// None without identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trust_domain: Option<String>,
     /// What keeps traffic away, as `/readyz` says it; nothing when ready.
     pub(crate) missing: Vec<String>,
     /// What is not well, and does not keep traffic away yet.
@@ -41,8 +43,9 @@ pub(crate) struct Status {
     /// The certificate of an authority that was brought along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) brought: Option<String>,
-    /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it.
-    pub(crate) workload_socket: String,
+    /// The Workload API's address, as `SPIFFE_ENDPOINT_SOCKET` takes it; none without identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workload_socket: Option<String>,
     /// Where `/readyz` is.
     pub(crate) admin: SocketAddr,
     /// Whether it asks for mutual TLS.

@@ -9,8 +9,7 @@ use sidegate_identity::received::{SourceKind, SourceStatus};
 
 use super::{Category, Check, authority, egress, file_descriptors, probe, span, spire};
 use crate::admin::{
-    AdminClient, DecisionLogFacts, PolicyFacts, Refusal, RefusedSources, ShadowFacts, Status,
-    SvidStatus,
+    AdminClient, DecisionLogFacts, Refusal, RefusedSources, ShadowFacts, Status, SvidStatus,
 };
 use crate::failure::Failure;
 use crate::instance::StateDirectory;
@@ -34,11 +33,15 @@ pub(crate) async fn running(state: &Path) -> Result<Vec<Category>, Failure> {
             .collect());
     }
     let status = admin.status().await?;
-    let trust_domain = TrustDomain::new(&status.trust_domain);
+    let trust_domain = status.trust_domain.as_ref().map(TrustDomain::new);
+    let trust_domain = trust_domain.transpose();
     let trust_domain = trust_domain.map_err(|error| Failure::new("SG0054", &error))?;
     let seen = Seen {
-        directory: StateDirectory::look(state, status.uid, &trust_domain).map(drop),
-        workload_api: probe::workload_api(&status.workload_socket).await,
+        directory: StateDirectory::look(state, status.uid, trust_domain.as_ref()).map(drop),
+        workload_api: match &status.workload_socket {
+            Some(socket) => probe::workload_api(socket).await,
+            None => Ok(()),
+        },
     };
     Ok(rows(state, &status, seen))
 }
@@ -49,11 +52,8 @@ pub(super) fn rows(state: &Path, status: &Status, seen: Seen) -> Vec<Category> {
         Category::new("state", instance(state, status, seen.directory)),
         Category::new("configuration", configuration(status)),
         Category::new("identity", identity(status)),
-        Category::new(
-            "workload API",
-            vec![workload_api(status, seen.workload_api)],
-        ),
-        Category::new("policy", policy(&status.policy)),
+        Category::new("workload API", workload_api(status, seen.workload_api)),
+        Category::new("policy", policy(status)),
         Category::new("listeners", listeners(status)),
         Category::new("components", components(status)),
     ];
@@ -74,9 +74,13 @@ fn instance(state: &Path, status: &Status, directory: Result<(), Failure>) -> Ve
     let what = "state directory is private";
     let mut rows =
         Check::ok("state-directory", what, state.display().to_string()).unless(directory);
+    let whose = match &status.trust_domain {
+        Some(trust_domain) => format!("trust domain {trust_domain}"),
+        None => "no identities".to_owned(),
+    };
     let told = format!(
-        "sidegate {}, process {}, trust domain {}",
-        status.version, status.pid, status.trust_domain
+        "sidegate {}, process {}, {whose}",
+        status.version, status.pid
     );
     rows.push(Check::ok("instance", "instance answers", told));
     let scheme = if status.admin_tls { "https" } else { "http" };
@@ -121,6 +125,9 @@ fn configuration(status: &Status) -> Vec<Check> {
 }
 
 fn identity(status: &Status) -> Vec<Check> {
+    if status.source.kind == SourceKind::None {
+        return vec![off()];
+    }
     let counts = status.entries;
     let entries = match &status.agent {
         Some(agent) => spire::entries(agent),
@@ -149,6 +156,32 @@ fn identity(status: &Status) -> Vec<Check> {
     ));
     rows.extend(authority(AuthorityKind::Jwt, &all.jwt, None, status.now));
     rows
+}
+
+/// Where nobody has an identity.
+pub(crate) fn off() -> Check {
+    let detail = "the source is `none`: no SVIDs, no Workload API, and listeners without TLS";
+    Check::ok("identity-source", "identity is off", detail)
+}
+
+/// The stock policy where nobody has an identity.
+pub(crate) fn stock_policy() -> Check {
+    Check::ok("policy-identity", "policy can allow somebody", "")
+        .warning(
+            "SG0189",
+            "the stock policy allows nobody who has no identity",
+        )
+        .hint("write a policy that says what is allowed, and name it in `policy.path`")
+}
+
+/// A listener of which nobody learns who it is, nor it who asks.
+pub(crate) fn plaintext(listener: &str) -> Check {
+    let what = "listener takes plaintext";
+    Check::ok(
+        "listener-plaintext",
+        what,
+        format!("{listener}, `tls` is off"),
+    )
 }
 
 /// Where others mint.
@@ -200,19 +233,21 @@ fn svids(all: &[SvidStatus], now: u64) -> Vec<Check> {
     rows
 }
 
-fn workload_api(status: &Status, answer: Result<(), String>) -> Check {
-    let row = Check::ok(
-        "workload-api",
-        "Workload API answers",
-        &status.workload_socket,
-    );
-    match answer {
-        Ok(()) => row,
-        Err(problem) => row.error("SG0050", problem),
-    }
+/// Nothing where it is not served.
+fn workload_api(status: &Status, answer: Result<(), String>) -> Vec<Check> {
+    let socket = status.workload_socket.iter();
+    let rows = socket.map(|socket| {
+        let row = Check::ok("workload-api", "Workload API answers", socket);
+        match &answer {
+            Ok(()) => row,
+            Err(problem) => row.error("SG0050", problem),
+        }
+    });
+    rows.collect()
 }
 
-fn policy(policy: &PolicyFacts) -> Vec<Check> {
+fn policy(status: &Status) -> Vec<Check> {
+    let policy = &status.policy;
     let detail = format!("{}, generation {}", policy.summary(), policy.generation);
     let row = Check::ok("policy", "policy decides", detail);
     let mut rows = vec![match (policy.is_rolled_back, policy.sources_of) {
@@ -225,6 +260,10 @@ fn policy(policy: &PolicyFacts) -> Vec<Check> {
         _ => row,
     }];
     rows.extend(egress(policy.egress));
+    let is_stock = policy.path.is_none() && !policy.is_promoted;
+    if is_stock && status.source.kind == SourceKind::None {
+        rows.push(stock_policy());
+    }
     if policy.is_promoted {
         let reason = format!("the next start loads {} again", policy.origin());
         rows.push(
@@ -293,10 +332,11 @@ fn candidate(shadow: &ShadowFacts) -> Check {
 fn listeners(status: &Status) -> Vec<Check> {
     let rows = status.listeners.iter().map(|facts| {
         let listener = &facts.listener;
-        let detail = format!(
-            "{}, {}, {}",
-            listener.name, listener.address, listener.spiffe_id
-        );
+        let at = format!("{}, {}", listener.name, listener.address);
+        let Some(spiffe_id) = &listener.spiffe_id else {
+            return plaintext(&at);
+        };
+        let detail = format!("{at}, {spiffe_id}");
         let row = Check::ok("listener-identity", "listener has an identity", detail);
         if facts.has_svid {
             return row;
@@ -308,7 +348,10 @@ fn listeners(status: &Status) -> Vec<Check> {
                     "its entry was removed: it refuses every connection",
                 )
                 .hint("make the entry again, or restart with another that matches"),
-            SourceKind::Files | SourceKind::WorkloadApi | SourceKind::SpireServer => row.error(
+            SourceKind::None
+            | SourceKind::Files
+            | SourceKind::WorkloadApi
+            | SourceKind::SpireServer => row.error(
                 "SG0042",
                 "the identity source gives no SVID for it: it refuses every connection",
             ),

@@ -14,7 +14,10 @@ pub(super) fn execute(arguments: &RunArguments) -> Result<(), Failure> {
     let inherited = Inherited::from_environment();
     let (config, source) = config::load(&arguments.config)?;
     let level = telemetry::start(&config.log)?;
-    let state = StateDirectory::open(&config.identity.state, &config.identity.trust_domain)?;
+    let state = StateDirectory::open(
+        &config.identity.state,
+        config.identity.trust_domain.as_ref(),
+    )?;
     block_on(async {
         let mut signals = StopSignals::listen()?;
         let supervisor = Supervisor::listen(inherited)?;

@@ -12,8 +12,8 @@ use super::{Demo, Ready, block_on};
 use crate::arguments::{OutputFormat, UpArguments};
 use crate::config::{
     AccessLogOutput, Admin, BodyLimits, Component, Config, Embedded, Entry, Forwarding, Identity,
-    IdentitySource, Limits, Listen, Listener, Log, Notify, PathRules, Policy, Protocol, Proxy,
-    SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
+    IdentitySource, Limits, Listen, Listener, ListenerTls, Log, Notify, PathRules, Policy,
+    Protocol, Proxy, SvidFile, Target, Timeouts, TlsMode, WorkloadApi,
 };
 use crate::failure::Failure;
 use crate::instance::{Instance, StateDirectory, StopSignals, Supervisor, component_digest};
@@ -30,7 +30,7 @@ pub(super) fn execute(arguments: UpArguments) -> Result<(), Failure> {
         ..Log::default()
     })?;
     let format = arguments.output;
-    let state = StateDirectory::open(&arguments.state, &arguments.trust_domain)?;
+    let state = StateDirectory::open(&arguments.state, Some(&arguments.trust_domain))?;
     let config = configure(arguments, &state)?;
     block_on(async {
         let signals = StopSignals::listen()?;
@@ -103,16 +103,16 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             notify: Notify::default(),
         }],
         identity: Identity {
-            trust_domain: trust_domain.clone(),
+            trust_domain: Some(trust_domain.clone()),
             source: IdentitySource::Embedded,
             state: state.path().to_owned(),
             svid_ttl: arguments.svid_ttl,
             embedded: Embedded::default(),
             entries: vec![demo, fronted],
         },
-        workload_api: WorkloadApi {
+        workload_api: Some(WorkloadApi {
             socket: state.path().join("workload.sock"),
-        },
+        }),
         admin: Admin {
             listen: arguments.admin,
             clients: None,
@@ -129,7 +129,7 @@ fn configure(arguments: UpArguments, state: &StateDirectory) -> Result<Config, F
             target: Some(target),
             routes: Vec::new(),
             spiffe_id: None,
-            tls: TlsMode::Mutual,
+            tls: ListenerTls::On(TlsMode::Mutual),
             protocol: Protocol::Auto,
             sni: Vec::new(),
             outbound: None,
@@ -217,10 +217,12 @@ fn shell_word(text: &str) -> String {
 
 fn welcome(config: &Config, instance: &Instance, demo: &Demo) -> String {
     let state = instance.state().display();
-    let mut text = format!(
-        "Sidegate is up. The CA of trust domain {} lives in {state}.\n\n",
-        config.identity.trust_domain
-    );
+    // Here there are always identities.
+    let trust_domain = config.identity.trust_domain.as_ref();
+    let trust_domain = trust_domain.map(ToString::to_string).unwrap_or_default();
+    let workload_socket = instance.workload_socket().unwrap_or_default();
+    let mut text =
+        format!("Sidegate is up. The CA of trust domain {trust_domain} lives in {state}.\n\n");
     for listener in instance.listeners() {
         let fronted = match config.listeners.first().and_then(|it| it.target.as_ref()) {
             Some(Target::Upstream(server)) => server.to_string(),
@@ -229,7 +231,8 @@ fn welcome(config: &Config, instance: &Instance, demo: &Demo) -> String {
         };
         text.push_str(&format!(
             "  mTLS      https://{}  fronts {fronted} as {}\n",
-            listener.address, listener.spiffe_id
+            listener.address,
+            listener.spiffe_id.as_deref().unwrap_or_default()
         ));
     }
     let policy = match &config.policy.path {
@@ -249,11 +252,11 @@ fn welcome(config: &Config, instance: &Instance, demo: &Demo) -> String {
            sidegate up --upstream http://127.0.0.1:9000\n\n\
          Ctrl-C stops it.\n",
         demo.spiffe_id,
-        instance.workload_socket(),
+        workload_socket,
         instance.admin(),
         demo.curl(&demo.url_allowed),
         demo.curl(&demo.url_denied),
-        shell_word(&instance.workload_socket()),
+        shell_word(&workload_socket),
     ));
     text
 }

@@ -1,4 +1,4 @@
-//! The stable codes of configuration problems, SG0010 to SG0049, SG0061 to SG0069, SG0083 to SG0089, and those about bundles.
+//! The stable codes of configuration problems, SG0010 to SG0049, SG0061 to SG0069, SG0083 to SG0089, those about bundles, and SG0189.
 //!
 //! A code is never given a second meaning: a retired one stays unused.
 
@@ -86,6 +86,8 @@ pub(crate) const SPIRE_ENTRIES: &str = "SG0091";
 pub(crate) const BAD_SERVER: &str = "SG0092";
 /// A trust bundle's URL that cannot be asked, or that nobody is trusted for.
 pub(crate) const SPIRE_TRUST: &str = "SG0093";
+/// Something needs an identity, and there is none.
+pub(crate) const NO_IDENTITY: &str = "SG0189";
 /// Both a policy's path and bundles.
 pub(crate) const PATH_AND_BUNDLES: &str = "SG0246";
 /// A bundle with both or neither of `path` and `url`.

@@ -43,7 +43,10 @@ pub(super) fn check(raw: &RawConfig, lowering: &mut Lowering<'_>) {
     addresses(raw, lowering);
     directories(raw, lowering);
     components(raw, lowering);
-    identities(raw, lowering);
+    // Where there are none, each that is used is a problem already.
+    if !lowering.is_off() {
+        identities(raw, lowering);
+    }
 }
 
 /// Names of routes, those included that routes have without being given one.

@@ -1,6 +1,6 @@
 //! What of another configuration a running instance can take, and by which keys it cannot.
 
-use super::model::{Admin, Config, Identity, Log, Policy, Proxy, WorkloadApi};
+use super::model::{Admin, Config, Identity, Log, Policy, Proxy};
 
 /// Names each field that differs. A struct is taken apart whole, so that none is forgotten.
 macro_rules! differing {
@@ -22,7 +22,7 @@ pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
     let mut restart = Vec::new();
     let Config {
         identity,
-        workload_api: WorkloadApi { socket },
+        workload_api,
         admin,
         policy,
         proxy,
@@ -57,7 +57,7 @@ pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
     if is_first_egress {
         restart.push("egress".to_owned());
     }
-    if *socket != new.workload_api.socket {
+    if *workload_api != new.workload_api {
         restart.push("workload_api.socket".to_owned());
     }
     differing!(restart, "admin.", admin, new.admin, Admin {

@@ -6,6 +6,7 @@ mod egress;
 mod heads;
 mod limits;
 mod log;
+mod off;
 mod protocol;
 mod routes;
 mod shadow;
@@ -24,7 +25,7 @@ use super::document::KeyMap;
 use super::key::Key;
 use super::model::{
     Admin, BodyLimits, BroughtFiles, Component, Config, Embedded, Entry, Identity, Listener,
-    Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
+    ListenerTls, Notify, Policy, Proxy, SvidFile, Timeouts, WorkloadApi,
 };
 use super::raw::{
     RawAdmin, RawComponent, RawConfig, RawEmbedded, RawEntry, RawIdentity, RawListener, RawPolicy,
@@ -32,19 +33,21 @@ use super::raw::{
 };
 use super::values::{self, AT_LEAST_A_NANOSECOND, LONGEST, Problem};
 use crate::table::Table;
-use egress::RawTarget;
+use egress::{Behind, RawTarget};
 
 /// The lowering of one file: reads values, keeps problems.
 pub(super) struct Lowering<'a> {
     keys: &'a KeyMap,
     /// The folder of the file: relative paths start here.
     base: &'a Path,
+    /// Whether the source is `none`.
+    is_off: bool,
     problems: Vec<Diagnostic>,
 }
 
 /// `problems` are those that reading found; the typed configuration exists only without any.
 pub(super) fn lower(
-    raw: RawConfig,
+    mut raw: RawConfig,
     keys: &KeyMap,
     base: &Path,
     problems: Vec<Diagnostic>,
@@ -52,8 +55,10 @@ pub(super) fn lower(
     let mut lowering = Lowering {
         keys,
         base,
+        is_off: false,
         problems,
     };
+    lowering.turn_off(&mut raw);
     cross::check(&raw, &mut lowering);
     let config = lowering.config(raw);
     match config {
@@ -66,7 +71,10 @@ impl Lowering<'_> {
     /// `None` only where a problem was reported.
     fn config(&mut self, raw: RawConfig) -> Option<Config> {
         let identity = self.identity(raw.identity);
-        let workload_api = self.workload_api(raw.workload_api);
+        let workload_api = match self.is_off {
+            true => Some(None),
+            false => self.workload_api(raw.workload_api).map(Some),
+        };
         let admin = self.admin(raw.admin.unwrap_or_default().0);
         let policy = self.policy(raw.policy);
         let proxy = self.proxy(raw.proxy.unwrap_or_default().0);
@@ -95,11 +103,14 @@ impl Lowering<'_> {
         let mut raw = self.section(raw, &at, "with `trust_domain` and `state`")?;
         let source = self.source(&at, &mut raw);
         let base = self.base;
-        let trust_domain = self.required(
-            raw.trust_domain,
-            at.child("trust_domain"),
-            values::trust_domain,
-        );
+        let trust_domain = match self.is_off {
+            true => Some(None),
+            false => {
+                let key = at.child("trust_domain");
+                let required = self.required(raw.trust_domain, key, values::trust_domain);
+                required.map(Some)
+            }
+        };
         let state = self.required(raw.state, at.child("state"), values::path(base));
         let svid_ttl = self.optional(
             raw.svid_ttl,
@@ -294,22 +305,26 @@ impl Lowering<'_> {
 
     fn listener(&mut self, at: &Key, mut raw: RawListener) -> Option<Listener> {
         let protocol = self.protocol(at, &raw);
+        let tls = self.tls(at, &mut raw);
+        let behind = Behind {
+            outbound: None,
+            has_identity: tls != ListenerTls::Off,
+        };
         let sni = self.sni(at, std::mem::take(&mut raw.sni));
         let name = self.required(raw.name, at.child("name"), values::name);
         let listen = self.required(raw.listen, at.child("listen"), values::listen);
         let paths = self.paths(&at.child("path"), raw.path.unwrap_or_default().0);
-        let routes = self.routes(at, raw.route, paths, None);
+        let routes = self.routes(at, raw.route, paths, behind);
         let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));
         let target = RawTarget {
             component: raw.component,
             upstream: raw.upstream,
             expected_spiffe_ids: raw.expected_spiffe_ids,
             expected_trust_domain: raw.expected_trust_domain,
-            outbound: None,
+            behind,
         };
         let target = self.target(at, target, is_optional);
         let spiffe_id = self.optional(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
-        let tls = self.optional(raw.tls, at.child("tls"), values::tls_mode);
         self.behind_protocol(at, protocol, target.as_ref().and_then(Option::as_ref));
         let timeouts = self.timeouts(&at.child("timeouts"), raw.timeouts.unwrap_or_default().0);
         let body_limits = self.body_limits(
@@ -332,7 +347,7 @@ impl Lowering<'_> {
             target: target?,
             routes,
             spiffe_id,
-            tls: tls.unwrap_or_default(),
+            tls,
             protocol: protocol.unwrap_or_default(),
             sni,
             timeouts,
@@ -434,6 +449,11 @@ impl Lowering<'_> {
 
     pub(super) fn is_faulty(&self, key: &Key) -> bool {
         self.keys.is_faulty(key)
+    }
+
+    /// Whether there are no identities.
+    pub(super) fn is_off(&self) -> bool {
+        self.is_off
     }
 
     pub(super) fn base(&self) -> &Path {

@@ -33,8 +33,9 @@ pub(crate) use key::Key;
 pub(crate) use model::{
     AccessLogOutput, Admin, BodyLimits, BundleOrigin, BundleServer, Component, Config, Credentials,
     DecisionLogOutput, Embedded, Entry, Forwarding, Identity, IdentitySource, Limits, Listen,
-    Listener, Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow, Protocol,
-    Proxy, Receiver, SpireServer, SvidFile, Target, Timeouts, TlsMode, TrustBundle, WorkloadApi,
+    Listener, ListenerTls, Log, LogFormat, Notify, PathRules, Policy, PolicyBundle, PolicyShadow,
+    Protocol, Proxy, Receiver, SpireServer, SvidFile, Target, Timeouts, TlsMode, TrustBundle,
+    WorkloadApi,
 };
 
 pub(crate) use upstream::{Mesh, UpstreamServer, upstream_server};

@@ -32,7 +32,8 @@ pub(crate) use super::upstream::UpstreamServer;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) identity: Identity,
-    pub(crate) workload_api: WorkloadApi,
+    /// There with every source but `none`.
+    pub(crate) workload_api: Option<WorkloadApi>,
     pub(crate) admin: Admin,
     pub(crate) policy: Policy,
     pub(crate) proxy: Proxy,
@@ -50,7 +51,8 @@ pub(crate) struct Config {
 /// `[identity]`: who issues, for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) trust_domain: TrustDomain,
+    /// There with every source but `none`.
+    pub(crate) trust_domain: Option<TrustDomain>,
     pub(crate) source: IdentitySource,
     /// The state directory, where the embedded CA lives.
     pub(crate) state: PathBuf,
@@ -73,6 +75,8 @@ pub(crate) struct Embedded {
 /// Where SVIDs come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IdentitySource {
+    /// Nowhere: there are no identities.
+    None,
     /// A CA in the state directory.
     Embedded,
     /// `[identity.files]`: PEM files that somebody else keeps.
@@ -245,7 +249,7 @@ pub(crate) struct Listener {
     pub(crate) routes: Vec<Route>,
     /// Which of several identities of the target the listener presents.
     pub(crate) spiffe_id: Option<SpiffeId>,
-    pub(crate) tls: TlsMode,
+    pub(crate) tls: ListenerTls,
     /// With TCP, the target is such a server, and there are no routes.
     pub(crate) protocol: Protocol,
     /// In file order; no server name is there twice.
@@ -272,6 +276,16 @@ pub(crate) struct Listener {
 pub(crate) struct Outbound {
     /// Where names may lead.
     pub(crate) addresses: AddressCheck,
+}
+
+/// Whether a listener speaks TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListenerTls {
+    /// Plaintext: neither it nor its clients have an identity there. One of `[[egress]]` shows none in
+    /// any case; this one has none.
+    Off,
+    /// TLS, and what clients must show.
+    On(TlsMode),
 }
 
 /// Where a listener's sockets come from.
@@ -442,6 +456,12 @@ impl Embedded {
     /// What a root may live. Its successor is published at half of it.
     pub(crate) const ROOT_TTL_RANGE: RangeInclusive<Duration> =
         Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 60 * 60);
+}
+
+impl Default for ListenerTls {
+    fn default() -> Self {
+        Self::On(TlsMode::default())
+    }
 }
 
 impl Default for Embedded {

@@ -103,6 +103,7 @@ fn every_code_is_shown_by_a_golden_text_and_has_one_meaning() {
             "SG0010"..="SG0049",
             "SG0061"..="SG0069",
             "SG0083"..="SG0099",
+            "SG0189"..="SG0189",
             "SG0230"..="SG0249",
         ];
         assert!(ranges.iter().any(|range| range.contains(&code)), "{code}");
@@ -162,16 +163,16 @@ fn what_is_left_out_has_the_documented_default() {
     let (config, _) = parse(Path::new("/etc/sidegate/sidegate.toml"), SMALLEST).unwrap();
     let expected = Config {
         identity: Identity {
-            trust_domain: TrustDomain::new("sidegate.local").unwrap(),
+            trust_domain: Some(TrustDomain::new("sidegate.local").unwrap()),
             source: IdentitySource::Embedded,
             state: PathBuf::from("/etc/sidegate/state"),
             svid_ttl: Duration::from_secs(3600),
             embedded: Embedded::default(),
             entries: Vec::new(),
         },
-        workload_api: WorkloadApi {
+        workload_api: Some(WorkloadApi {
             socket: PathBuf::from("/run/sidegate/workload.sock"),
-        },
+        }),
         admin: Admin {
             listen: SocketAddr::from(([127, 0, 0, 1], 15900)),
             clients: None,
@@ -196,7 +197,7 @@ fn what_is_left_out_has_the_documented_default() {
             )),
             routes: Vec::new(),
             spiffe_id: None,
-            tls: TlsMode::Mutual,
+            tls: ListenerTls::On(TlsMode::Mutual),
             protocol: Protocol::Auto,
             sni: Vec::new(),
             outbound: None,
@@ -320,7 +321,7 @@ fn what_is_written_is_what_is_used() {
     let id = SpiffeId::new("spiffe://td.example/web").unwrap();
     let expected = Config {
         identity: Identity {
-            trust_domain: TrustDomain::new("td.example").unwrap(),
+            trust_domain: Some(TrustDomain::new("td.example").unwrap()),
             source: IdentitySource::Embedded,
             state: PathBuf::from("/var/lib/sidegate"),
             svid_ttl: Duration::from_secs(10),
@@ -343,9 +344,9 @@ fn what_is_written_is_what_is_used() {
                 hint: Some("internal".to_owned()),
             }],
         },
-        workload_api: WorkloadApi {
+        workload_api: Some(WorkloadApi {
             socket: PathBuf::from("folder/run/w.sock"),
-        },
+        }),
         admin: Admin {
             listen: "[::1]:0".parse().unwrap(),
             clients: Some(vec![
@@ -394,7 +395,7 @@ fn what_is_written_is_what_is_used() {
                 context_extensions: BTreeMap::from([("tier".to_owned(), "2".to_owned())]),
             }],
             spiffe_id: Some(id.clone()),
-            tls: TlsMode::Mutual,
+            tls: ListenerTls::On(TlsMode::Mutual),
             protocol: Protocol::Auto,
             sni: Vec::new(),
             outbound: None,

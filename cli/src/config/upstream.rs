@@ -14,7 +14,9 @@ use sidegate_identity::tls::{ClientTls, Expected, Presented, TlsError};
 use sidegate_proxy::upstream::http1::Http1Upstream;
 use sidegate_proxy::upstream::http2::Http2Upstream;
 use sidegate_proxy::upstream::tcp::TcpUpstream;
-use sidegate_proxy::upstream::{Address, AddressCheck, MtlsUpstream, Upstream};
+use sidegate_proxy::upstream::{
+    Address, AddressCheck, DirectProtocol, DirectUpstream, MtlsUpstream, Upstream,
+};
 use tokio::sync::watch;
 
 use super::codes;
@@ -57,17 +59,44 @@ pub(super) struct InMesh {
 /// As whom servers in the mesh are connected to, and how.
 #[derive(Clone)]
 pub(crate) struct Mesh {
-    pub(crate) presented: Presented,
+    /// None where there is no identity.
+    pub(crate) presented: Option<Presented>,
     pub(crate) identities: watch::Receiver<Arc<Identities>>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Where names may lead.
     pub(crate) addresses: AddressCheck,
+    /// Whether each address is decided before it is dialled: what apps ask for.
+    pub(crate) is_outbound: bool,
+}
+
+/// Why there is no way to a server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoWay {
+    #[error("there is no identity to show to {0}")]
+    NoIdentity(Authority),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl UpstreamServer {
     /// Whether it is sent bytes, and no requests.
     pub(crate) fn is_tcp(&self) -> bool {
         self.protocol == Protocol::Tcp
+    }
+
+    /// Whether it is at a host and port.
+    pub(super) fn has_host(&self) -> bool {
+        matches!(self.address, Address::Tcp(_))
+    }
+
+    /// What it speaks without TLS.
+    fn direct(&self) -> Option<DirectProtocol> {
+        match self.protocol {
+            Protocol::Http1 => Some(DirectProtocol::Http1),
+            Protocol::Http2 => Some(DirectProtocol::Http2),
+            Protocol::Tcp => Some(DirectProtocol::Tcp),
+            Protocol::Mtls { .. } => None,
+        }
     }
 
     /// The data plane's end of it. Nothing is connected yet.
@@ -78,16 +107,25 @@ impl UpstreamServer {
         &self,
         connect_timeout: Duration,
         mesh: &Mesh,
-    ) -> Result<Upstream, TlsError> {
+    ) -> Result<Upstream, NoWay> {
         let address = self.address.clone();
+        if let (true, Some(protocol), Address::Tcp(authority)) =
+            (mesh.is_outbound, self.direct(), &address)
+        {
+            let (authority, check) = (authority.clone(), mesh.addresses.clone());
+            let upstream = DirectUpstream::new(protocol, authority, check, connect_timeout);
+            return Ok(Upstream::Direct(upstream));
+        }
         Ok(match (&self.protocol, address) {
             (Protocol::Http1, address) => {
                 Upstream::Http1(Http1Upstream::new(address, connect_timeout))
             }
             (Protocol::Tcp, address) => Upstream::Tcp(TcpUpstream::new(address, connect_timeout)),
             (Protocol::Mtls { expected, .. }, Address::Tcp(authority)) => {
-                let (presented, expected) = (mesh.presented.clone(), expected.clone());
-                let tls = ClientTls::new(presented, expected, mesh.identities.clone())?;
+                let Some(presented) = mesh.presented.clone() else {
+                    return Err(NoWay::NoIdentity(authority));
+                };
+                let tls = ClientTls::new(presented, expected.clone(), mesh.identities.clone())?;
                 let clock = Arc::clone(&mesh.clock);
                 let check = mesh.addresses.clone();
                 let upstream = MtlsUpstream::new(authority, check, tls, clock, connect_timeout);

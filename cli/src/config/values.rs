@@ -22,8 +22,8 @@ use tracing_subscriber::EnvFilter;
 use super::codes;
 use super::diagnostic::did_you_mean;
 use super::model::{
-    AccessLogKind, Credentials, DecisionLogKind, Identity, LineFormat, Listen, LogFormat, Protocol,
-    Sample, TlsMode, WorkloadApi,
+    AccessLogKind, Credentials, DecisionLogKind, Identity, LineFormat, Listen, ListenerTls,
+    LogFormat, Protocol, Sample, TlsMode, WorkloadApi,
 };
 
 /// Why a value is refused.
@@ -256,6 +256,7 @@ pub(super) fn trusted_hop(text: &str) -> Result<SpiffeId, Problem> {
 
 pub(super) fn source(text: &str) -> Result<SourceKind, Problem> {
     let known = [
+        ("none", SourceKind::None),
         ("embedded", SourceKind::Embedded),
         ("files", SourceKind::Files),
         ("workload-api", SourceKind::WorkloadApi),
@@ -345,13 +346,14 @@ pub(super) fn network(text: &str) -> Result<Network, Problem> {
     })
 }
 
-pub(super) fn tls_mode(text: &str) -> Result<TlsMode, Problem> {
+pub(super) fn listener_tls(text: &str) -> Result<ListenerTls, Problem> {
     one_of(
         text,
         &[
-            ("mutual", TlsMode::Mutual),
-            ("permissive", TlsMode::Permissive),
-            ("server-only", TlsMode::ServerOnly),
+            ("mutual", ListenerTls::On(TlsMode::Mutual)),
+            ("permissive", ListenerTls::On(TlsMode::Permissive)),
+            ("server-only", ListenerTls::On(TlsMode::ServerOnly)),
+            ("off", ListenerTls::Off),
         ],
     )
 }

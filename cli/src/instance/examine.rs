@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::geteuid;
 use prometheus_client::registry::Registry;
 use sidegate_host::HostMetrics;
+use sidegate_identity::TrustDomain;
 use sidegate_identity::attestation::listener_selectors;
 use sidegate_identity::authority::{EmbeddedAuthority, Lifetimes};
 use sidegate_identity::clock::{Clock, SystemClock};
@@ -30,11 +31,12 @@ use super::{
 };
 use crate::admin::{AdminClient, SOCKET, Status};
 use crate::check::{
-    Category, Check, authority, counted, egress, file_descriptors, kept_authority, tcp_policy,
+    Category, Check, authority, counted, egress, file_descriptors, kept_authority, off, plaintext,
+    stock_policy, tcp_policy,
 };
 use crate::config::{
-    AccessLogOutput, Config, ConfigSource, Identity, IdentitySource, Listen, Listener, Protocol,
-    SpireServer, Target,
+    AccessLogOutput, Config, ConfigSource, Identity, IdentitySource, Listen, Listener, ListenerTls,
+    Protocol, SpireServer, Target,
 };
 use crate::failure::Failure;
 
@@ -61,7 +63,7 @@ pub(crate) async fn examine(
 ) -> Result<Vec<Category>, Failure> {
     let state = &config.identity.state;
     let owner = geteuid().as_raw();
-    let looked = StateDirectory::look(state, owner, &config.identity.trust_domain);
+    let looked = StateDirectory::look(state, owner, config.identity.trust_domain.as_ref());
     let found = looked.as_ref().ok().copied();
     let admin = AdminClient::new(state);
     let running = match found {
@@ -81,15 +83,20 @@ pub(crate) async fn examine(
         HostMetrics::register(&mut Registry::default()),
     )
     .collect();
-    let entries = examination.entries();
-    // Those of a SPIRE server are not known before there is an agent.
-    let is_told = !matches!(config.identity.source, IdentitySource::SpireServer(_));
-    let known = entries.as_ref().ok().filter(|_| is_told);
-    let listeners = examination.listeners(&loaded, known);
-    let source = examination.source().await;
+    let (identity, listeners) = match &config.identity.trust_domain {
+        None => (vec![off()], examination.listeners(&loaded, None)),
+        Some(trust_domain) => {
+            let entries = examination.entries(trust_domain);
+            let known = entries.as_ref().ok().filter(|_| examination.is_told());
+            let listeners = examination.listeners(&loaded, known);
+            let source = examination.source(trust_domain).await;
+            let identity = examination.identity(trust_domain, entries, source);
+            (identity, listeners)
+        }
+    };
     let categories = [
         Category::new("state", examination.state(looked)),
-        Category::new("identity", examination.identity(entries, source)),
+        Category::new("identity", identity),
         Category::new("workload API", examination.workload_api()),
         Category::new("policy", examination.policy().await),
         Category::new("decision log", examination.decision_log()),
@@ -121,14 +128,9 @@ impl Examination<'_> {
     }
 
     /// The entries of the configuration, and those that were made at run time.
-    fn entries(&self) -> Result<EntryRegistry, Failure> {
+    fn entries(&self, trust_domain: &TrustDomain) -> Result<EntryRegistry, Failure> {
         let configured = identity::entries(self.config, Some(self.source))?;
-        let Identity {
-            state,
-            trust_domain,
-            source,
-            ..
-        } = &self.config.identity;
+        let Identity { state, source, .. } = &self.config.identity;
         if *source != IdentitySource::Embedded {
             let trust_domain = trust_domain.clone();
             return Ok(EntryRegistry::configured(
@@ -141,18 +143,20 @@ impl Examination<'_> {
     }
 
     /// What a source that mints nothing gives to whoever checks; none of the CA of our own.
-    async fn source(&self) -> Vec<Check> {
+    async fn source(&self, trust_domain: &TrustDomain) -> Vec<Check> {
         let row =
             |detail: String| Check::ok("identity-source", "identity source gives SVIDs", detail);
         let origin = match source::origin(self.config) {
-            Ok(Origin::Embedded) => return Vec::new(),
-            Ok(Origin::SpireServer(server)) => return self.spire_server(server).await,
+            Ok(Origin::Off | Origin::Embedded) => return Vec::new(),
+            Ok(Origin::SpireServer(server)) => {
+                return self.spire_server(server, trust_domain).await;
+            }
             Ok(Origin::Received(origin)) => origin,
             Err(failure) => return row(String::new()).unless(Err::<(), _>(failure)),
         };
         // What is wrong with them has a row already.
         let entries = identity::entries(self.config, Some(self.source)).unwrap_or_default();
-        let trust_domain = self.config.identity.trust_domain.clone();
+        let trust_domain = trust_domain.clone();
         let (clock, metrics) = (Arc::new(SystemClock), IdentityMetrics::default());
         let source = ReceivedSource::new(origin, trust_domain, entries, clock, metrics);
         let source = Arc::new(source);
@@ -173,14 +177,10 @@ impl Examination<'_> {
     }
 
     /// Whether the server answers, and what is to be shown to it is there.
-    async fn spire_server(&self, server: &SpireServer) -> Vec<Check> {
+    async fn spire_server(&self, server: &SpireServer, trust_domain: &TrustDomain) -> Vec<Check> {
         let row = Check::ok("spire-server", "SPIRE server answers", &server.address);
         let (clock, metrics) = (Arc::new(SystemClock), IdentityMetrics::default());
-        let Identity {
-            state,
-            trust_domain,
-            ..
-        } = &self.config.identity;
+        let state = &self.config.identity.state;
         let agent = spire::agent(server, trust_domain, state, clock, metrics);
         let examined = match agent {
             Ok(agent) => agent
@@ -192,12 +192,22 @@ impl Examination<'_> {
         row.unless(examined)
     }
 
-    fn identity(&self, entries: Result<EntryRegistry, Failure>, source: Vec<Check>) -> Vec<Check> {
+    /// Those of a SPIRE server are not known before there is an agent.
+    fn is_told(&self) -> bool {
+        !matches!(self.config.identity.source, IdentitySource::SpireServer(_))
+    }
+
+    fn identity(
+        &self,
+        trust_domain: &TrustDomain,
+        entries: Result<EntryRegistry, Failure>,
+        source: Vec<Check>,
+    ) -> Vec<Check> {
         let count = |origin| {
             let all = entries.as_ref().map(EntryRegistry::all).unwrap_or_default();
             all.iter().filter(|known| known.origin == origin).count()
         };
-        let is_told = !matches!(self.config.identity.source, IdentitySource::SpireServer(_));
+        let is_told = self.is_told();
         let detail = match is_told {
             true => format!(
                 "{} in the configuration, {} made at run time",
@@ -218,11 +228,7 @@ impl Examination<'_> {
             let what = "host has an identity";
             rows.extend(Check::ok("host-identity", what, "for `admin.clients`").unless(host));
         }
-        let Identity {
-            state,
-            trust_domain,
-            ..
-        } = &self.config.identity;
+        let state = &self.config.identity.state;
         if self.config.identity.source == IdentitySource::Embedded {
             let federated = identity::federated(state, trust_domain);
             let detail = match &federated {
@@ -231,8 +237,8 @@ impl Examination<'_> {
             };
             let what = "foreign bundles are valid";
             rows.extend(Check::ok("foreign-bundles", what, detail).unless(federated));
-            rows.extend(self.x509_authority());
-            rows.extend(self.jwt_authority());
+            rows.extend(self.x509_authority(trust_domain));
+            rows.extend(self.jwt_authority(trust_domain));
         }
         rows.extend(source);
         for file in &self.config.svid_files {
@@ -252,14 +258,13 @@ impl Examination<'_> {
         rows
     }
 
-    fn x509_authority(&self) -> Vec<Check> {
+    fn x509_authority(&self, trust_domain: &TrustDomain) -> Vec<Check> {
         let (identity, now) = (&self.config.identity, seconds(self.now));
         let kind = AuthorityKind::X509;
         let lifetimes = Lifetimes {
             root: identity.embedded.root_ttl,
             svid: identity.svid_ttl,
         };
-        let trust_domain = &identity.trust_domain;
         let examined = match &identity.embedded.brought {
             Some(files) => {
                 let path = files.certificate.display().to_string();
@@ -275,10 +280,10 @@ impl Examination<'_> {
         })
     }
 
-    fn jwt_authority(&self) -> Vec<Check> {
+    fn jwt_authority(&self, trust_domain: &TrustDomain) -> Vec<Check> {
         let kind = AuthorityKind::Jwt;
         let path = self.config.identity.state.join("jwt_keys.json");
-        match JwtAuthority::examine(&path, &self.config.identity.trust_domain) {
+        match JwtAuthority::examine(&path, trust_domain) {
             Ok(all) => kept_authority(kind, &all, seconds(self.now)),
             Err(error) => {
                 let failed = Failure::new(error.code(), &error);
@@ -288,8 +293,9 @@ impl Examination<'_> {
     }
 
     fn workload_api(&self) -> Vec<Check> {
-        let socket = &self.config.workload_api.socket;
-        self.socket(Purpose::WorkloadApi, socket)
+        let served = self.config.workload_api.as_ref();
+        let rows = served.map(|served| self.socket(Purpose::WorkloadApi, &served.socket));
+        rows.unwrap_or_default()
     }
 
     async fn policy(&self) -> Vec<Check> {
@@ -302,6 +308,10 @@ impl Examination<'_> {
         let says = policy.as_ref().ok().and_then(|it| it.status().egress);
         let mut rows = Check::ok("policy", "policy can decide", detail).unless(policy);
         rows.extend(egress(says));
+        let is_stock = status::policy_origin(self.config).is_none();
+        if is_stock && self.config.identity.source == IdentitySource::None {
+            rows.push(stock_policy());
+        }
         let tcp = self.config.listeners.iter();
         let tcp = tcp.filter(|it| it.protocol == Protocol::Tcp && it.outbound.is_none());
         // Without a policy, that is what has to be mended first.
@@ -355,6 +365,10 @@ impl Examination<'_> {
             let Listener { name, listen, .. } = listener;
             let detail = format!("{name}, {listen}");
             rows.extend(self.listen(index, listen, &detail));
+            if listener.tls == ListenerTls::Off {
+                rows.push(plaintext(name));
+                continue;
+            }
             // What is missing for this has a row already.
             let (Some(entries), Some(selectors)) = (entries, selectors(listener, loaded)) else {
                 continue;
@@ -410,7 +424,8 @@ impl Examination<'_> {
             short_enough(path, purpose)
         } else {
             let served = self.running.as_ref().map(|status| {
-                let workload_socket = status.workload_socket.strip_prefix("unix://");
+                let workload_socket = status.workload_socket.as_deref();
+                let workload_socket = workload_socket.and_then(|it| it.strip_prefix("unix://"));
                 let admin_socket = self.config.identity.state.join(SOCKET);
                 [
                     PathBuf::from(workload_socket.unwrap_or_default()),

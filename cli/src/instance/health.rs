@@ -59,8 +59,9 @@ pub(super) struct Health {
     draining: OnceLock<&'static str>,
 }
 
-/// Listeners, once for each identity that they show, with what tells whether it is there.
-type Served = Arc<[(ListenerStatus, Arc<ServerTls>)]>;
+/// Listeners, once for each identity that they show, with what tells whether it is there; once without
+/// where they speak no TLS.
+type Served = Arc<[(ListenerStatus, Option<Arc<ServerTls>>)]>;
 
 /// Who may ask, where that is not everybody: the host shows its own identity.
 pub(super) struct Gate {
@@ -105,7 +106,7 @@ impl Health {
     /// These are the listeners from now on.
     pub(super) fn serve(
         &self,
-        listeners: impl IntoIterator<Item = (ListenerStatus, Arc<ServerTls>)>,
+        listeners: impl IntoIterator<Item = (ListenerStatus, Option<Arc<ServerTls>>)>,
     ) {
         let listeners = listeners.into_iter().collect();
         *self
@@ -140,7 +141,8 @@ impl Health {
         let ended = !(self.workers_run)();
         let ended = ended.then(|| "listeners: a worker has failed".to_owned());
         let listeners = self.listeners();
-        let nameless = listeners.iter().filter(|(_, tls)| !tls.has_svid());
+        let lacks = |tls: &Option<Arc<ServerTls>>| tls.as_ref().is_some_and(|tls| !tls.has_svid());
+        let nameless = listeners.iter().filter(|(_, tls)| lacks(tls));
         let nameless = nameless.map(|(it, _)| format!("listeners: `{}` has no identity", it.name));
         ended.into_iter().chain(nameless).chain(expired).collect()
     }

@@ -19,7 +19,7 @@ use sidegate_identity::registry::EntryRegistry;
 use sidegate_identity::svid_file::{SvidFile, Written};
 
 use super::Source;
-use super::source::{Origin, origin};
+use super::source::{Off, Origin, origin};
 use super::spire::{self, Need};
 use super::state::StateDirectory;
 use crate::config::{self, Config, ConfigSource, Key};
@@ -40,6 +40,10 @@ pub(super) fn entries(
     config: &Config,
     source: Option<&ConfigSource>,
 ) -> Result<Vec<Entry>, Failure> {
+    // Without one there are no entries either.
+    let Some(trust_domain) = &config.identity.trust_domain else {
+        return Ok(Vec::new());
+    };
     let requests = config.identity.entries.iter().map(|entry| EntryRequest {
         spiffe_id: entry.spiffe_id.to_string(),
         selectors: entry.selectors.clone(),
@@ -50,7 +54,7 @@ pub(super) fn entries(
         audiences: entry.audiences.clone(),
         federates_with: entry.federates_with.clone(),
     });
-    Entry::check_all(requests, &config.identity.trust_domain).map_err(|errors| match source {
+    Entry::check_all(requests, trust_domain).map_err(|errors| match source {
         Some(source) => {
             let problems = errors.iter().map(|(index, error)| {
                 let problem = source.diagnostic(&Key::entry(*index), error.code(), chain(error));
@@ -126,12 +130,15 @@ impl IdentityPlane {
         clock: &Arc<dyn Clock>,
         registry: &mut Registry,
     ) -> Result<Self, Failure> {
+        let Some(trust_domain) = &config.identity.trust_domain else {
+            return Self::off();
+        };
         let metrics = IdentityMetrics::register(registry);
         let attestor = UnixAttestor::new(metrics.clone());
-        let trust_domain = &config.identity.trust_domain;
         let source = match origin(config)? {
+            Origin::Off => return Self::off(),
             Origin::Embedded => {
-                let source = embedded(config, entries, state, clock, &metrics)?;
+                let source = embedded(config, trust_domain, entries, state, clock, &metrics)?;
                 Source::Embedded(Arc::new(source))
             }
             Origin::Received(origin) => {
@@ -154,6 +161,18 @@ impl IdentityPlane {
         Ok(Self {
             source,
             attestor,
+            metrics,
+        })
+    }
+
+    /// Without identities there is nothing to count either.
+    fn off() -> Result<Self, Failure> {
+        let source = Source::Off(Arc::new(Off::new()?));
+        source.tell();
+        let metrics = IdentityMetrics::default();
+        Ok(Self {
+            source,
+            attestor: UnixAttestor::new(metrics.clone()),
             metrics,
         })
     }
@@ -183,12 +202,12 @@ impl IdentityPlane {
 /// A CA of our own, with the first SVID of each entry.
 fn embedded(
     config: &Config,
+    trust_domain: &TrustDomain,
     entries: Vec<Entry>,
     state: &StateDirectory,
     clock: &Arc<dyn Clock>,
     metrics: &IdentityMetrics,
 ) -> Result<EmbeddedSource, Failure> {
-    let trust_domain = &config.identity.trust_domain;
     let now = clock.now();
     let lifetimes = Lifetimes {
         root: config.identity.embedded.root_ttl,

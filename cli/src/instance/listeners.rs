@@ -19,7 +19,9 @@ use super::ListenerStatus;
 use super::components::{Components, Loaded};
 use super::descriptors::{self, Descriptors};
 use super::spire::Need;
-use crate::config::{Config, ConfigSource, Key, Listen, Listener, Mesh, Target, Timeouts};
+use crate::config::{
+    Config, ConfigSource, Key, Listen, Listener, ListenerTls, Mesh, Target, Timeouts,
+};
 use crate::failure::Failure;
 use crate::systemd::Inherited;
 
@@ -38,10 +40,11 @@ pub(super) struct Parts<'a> {
 #[derive(Clone)]
 pub(super) struct Served {
     pub(super) status: ListenerStatus,
-    pub(super) tls: TlsServer,
+    /// None where it speaks no TLS.
+    pub(super) tls: Option<TlsServer>,
     /// As it is configured.
     written: Listener,
-    /// Its own identity, and those of server names.
+    /// Its own identity, and those of server names; none without TLS.
     presented: Vec<Presented>,
     /// Those that requests go to.
     components: Vec<Arc<Loaded>>,
@@ -96,18 +99,19 @@ pub(super) fn make(
             continue;
         }
         let tls = tls(written, &presented, parts.identities)?;
-        let own = presented.first().ok_or_else(no_identity)?;
+        let own = presented.first();
         let mesh = Mesh {
-            presented: own.clone(),
+            presented: own.cloned(),
             identities: parts.identities.clone(),
             clock: Arc::clone(parts.clock),
             addresses: match &written.outbound {
                 Some(outbound) => outbound.addresses.clone(),
                 None => AddressCheck::Any,
             },
+            is_outbound: written.outbound.is_some(),
         };
         let outbound = written.outbound.as_ref().map(|_| Outbound {
-            workload: Arc::new(workload(own)),
+            workload: Arc::new(workload(own, &selectors)),
         });
         let config = ListenerConfig {
             name: written.name.clone(),
@@ -145,7 +149,7 @@ pub(super) fn make(
         let status = ListenerStatus {
             name: written.name.clone(),
             address,
-            spiffe_id: tls.own().spiffe_id().to_string(),
+            spiffe_id: tls.as_ref().map(|tls| tls.own().spiffe_id().to_string()),
             is_tcp: written.protocol == Protocol::Tcp && written.outbound.is_none(),
         };
         made.served.push(Served {
@@ -185,14 +189,17 @@ impl Served {
         self.is(&other.written, &other.presented, &other.components)
     }
 
-    /// What to tell of it, once for each of its identities, its own first.
-    pub(super) fn shown(&self) -> Vec<(ListenerStatus, Arc<ServerTls>)> {
-        let shown = self.tls.all().map(|tls| {
+    /// What to tell of it, once for each of its identities, its own first; once where it has none.
+    pub(super) fn shown(&self) -> Vec<(ListenerStatus, Option<Arc<ServerTls>>)> {
+        let Some(tls) = &self.tls else {
+            return vec![(self.status.clone(), None)];
+        };
+        let shown = tls.all().map(|tls| {
             let status = ListenerStatus {
-                spiffe_id: tls.spiffe_id().to_string(),
+                spiffe_id: Some(tls.spiffe_id().to_string()),
                 ..self.status.clone()
             };
-            (status, Arc::clone(tls))
+            (status, Some(Arc::clone(tls)))
         });
         shown.collect()
     }
@@ -219,16 +226,11 @@ pub(super) fn needs(config: &Config, components: &Components) -> Result<Vec<Need
     let mut needs = Vec::new();
     for listener in &config.listeners {
         let selectors = selectors(listener, components)?;
-        let named = listener.sni.iter().map(|sni| Some(&sni.spiffe_id));
-        needs.extend(
-            named
-                .chain([listener.spiffe_id.as_ref()])
-                .map(|wanted| Need {
-                    who: format!("the listener `{}`", listener.name),
-                    wanted: wanted.cloned(),
-                    selectors: selectors.clone(),
-                }),
-        );
+        needs.extend(wanted(listener).map(|(_, wanted)| Need {
+            who: format!("the listener `{}`", listener.name),
+            wanted: wanted.cloned(),
+            selectors: selectors.clone(),
+        }));
     }
     if config.admin.clients.is_some() {
         needs.push(Need {
@@ -240,18 +242,14 @@ pub(super) fn needs(config: &Config, components: &Components) -> Result<Vec<Need
     Ok(needs)
 }
 
-/// The identities that a listener shows: its own, then those of server names. With an error there is
-/// the place of the server names that have none.
+/// The identities that a listener shows: its own, then those of server names; none without TLS. With an
+/// error there is the place of the server names that have none.
 fn presented(
     listener: &Listener,
     selectors: &[Selector],
     entries: &[Arc<Entry>],
 ) -> Result<Vec<Presented>, (Option<usize>, NoIdentity)> {
-    let named = listener.sni.iter().enumerate();
-    let named = named.map(|(place, sni)| (Some(place), Some(&sni.spiffe_id)));
-    let all = [(None, listener.spiffe_id.as_ref())]
-        .into_iter()
-        .chain(named);
+    let all = wanted(listener);
     all.map(|(place, wanted)| {
         let entry = identity(listener, wanted, selectors, entries.iter());
         let entry = entry.map_err(|error| (place, error))?;
@@ -261,6 +259,17 @@ fn presented(
         })
     })
     .collect()
+}
+
+/// The identities that a listener asks for, where it asks for a certain one: its own, then those of
+/// server names with their places; none without TLS.
+fn wanted(listener: &Listener) -> impl Iterator<Item = (Option<usize>, Option<&SpiffeId>)> {
+    let named = listener.sni.iter().enumerate();
+    let named = named.map(|(place, sni)| (Some(place), Some(&sni.spiffe_id)));
+    let all = [(None, listener.spiffe_id.as_ref())]
+        .into_iter()
+        .chain(named);
+    all.filter(|_| listener.tls != ListenerTls::Off)
 }
 
 /// Where a listener stands in the file.
@@ -274,23 +283,26 @@ pub(super) fn place(config: &Config, index: usize) -> Key {
 }
 
 /// The app whose requests an outbound listener takes.
-fn workload(presented: &Presented) -> Workload {
-    let selectors = presented.selectors.iter();
+fn workload(presented: Option<&Presented>, selectors: &[Selector]) -> Workload {
+    let selectors = selectors.iter();
     Workload {
-        principal: Some(presented.spiffe_id.to_string()),
+        principal: presented.map(|presented| presented.spiffe_id.to_string()),
         selectors: selectors.map(ToString::to_string).collect(),
     }
 }
 
-/// A listener's side of TLS, with each of its identities.
+/// A listener's side of TLS, with each of its identities; none where it speaks no TLS.
 fn tls(
     listener: &Listener,
     presented: &[Presented],
     identities: &watch::Receiver<Arc<Identities>>,
-) -> Result<TlsServer, Failure> {
+) -> Result<Option<TlsServer>, Failure> {
+    let ListenerTls::On(mode) = listener.tls else {
+        return Ok(None);
+    };
     let server = |presented: &Presented| {
         let alpn = listener.protocol.alpn();
-        ServerTls::for_prepared(presented.clone(), identities.clone(), listener.tls, alpn)
+        ServerTls::for_prepared(presented.clone(), identities.clone(), mode, alpn)
             .map_err(|error| Failure::new("SG0042", &error))
     };
     let (own, named) = presented.split_first().ok_or_else(no_identity)?;
@@ -298,7 +310,7 @@ fn tls(
     for (sni, presented) in listener.sni.iter().zip(named) {
         tls = tls.with_names(sni.server_names.iter().cloned(), server(presented)?);
     }
-    Ok(tls)
+    Ok(Some(tls))
 }
 
 fn no_identity() -> Failure {

@@ -1,5 +1,7 @@
 //! The source of identities, whichever it is.
 
+mod off;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use sidegate_identity::TrustDomain;
 use sidegate_identity::embedded::{Authorities, EmbeddedError, EmbeddedSource};
 use sidegate_identity::entry::Entry;
-use sidegate_identity::received::{self, ReceivedError, ReceivedSource, SourceStatus};
+use sidegate_identity::received::{self, ReceivedError, ReceivedSource, SourceKind, SourceStatus};
 use sidegate_identity::registry::Registration;
 use sidegate_identity::source::{Issuer, SvidSource};
 use sidegate_identity::spiffe_bundle::SpiffeBundle;
@@ -19,6 +21,7 @@ use tracing::info;
 
 use crate::config::{Config, IdentitySource, SpireServer};
 use crate::failure::Failure;
+pub(crate) use off::{NoIdentities, Off};
 
 /// The variable that names the Workload API of this machine, for all that is SPIFFE.
 const ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
@@ -26,6 +29,8 @@ const ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// Where SVIDs and bundles come from.
 #[derive(Clone)]
 pub(crate) enum Source {
+    /// There are no identities.
+    Off(Arc<Off>),
     /// A CA of our own, which mints.
     Embedded(Arc<EmbeddedSource>),
     /// What others mint.
@@ -36,6 +41,7 @@ pub(crate) enum Source {
 
 /// Where SVIDs come from, as the configuration and the environment say.
 pub(super) enum Origin<'a> {
+    Off,
     Embedded,
     Received(received::Origin),
     SpireServer(&'a SpireServer),
@@ -44,6 +50,7 @@ pub(super) enum Origin<'a> {
 /// Where SVIDs come from.
 pub(super) fn origin(config: &Config) -> Result<Origin<'_>, Failure> {
     let configured = match &config.identity.source {
+        IdentitySource::None => return Ok(Origin::Off),
         IdentitySource::Embedded => return Ok(Origin::Embedded),
         IdentitySource::SpireServer(server) => return Ok(Origin::SpireServer(server)),
         IdentitySource::Files(files) => {
@@ -57,10 +64,11 @@ pub(super) fn origin(config: &Config) -> Result<Origin<'_>, Failure> {
         let failure = Failure::message("SG0086", text);
         return Err(failure.help("set `socket` in `[identity.workload_api]`"));
     };
-    let own = std::path::absolute(&config.workload_api.socket);
+    let own = config.workload_api.as_ref();
+    let own = own.and_then(|own| std::path::absolute(&own.socket).ok());
     let path = socket.strip_prefix("unix:").unwrap_or_default();
     let path = Path::new("/").join(path.trim_start_matches('/'));
-    if own.is_ok_and(|own| own == path) {
+    if own.is_some_and(|own| own == path) {
         let text = format!("the source `workload-api` would ask itself at {socket}");
         let failure = Failure::message("SG0084", text);
         return Err(
@@ -74,6 +82,7 @@ impl Source {
     /// The newest generation, and each that follows.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Identities>> {
         match self {
+            Self::Off(source) => source.watch(),
             Self::Embedded(source) => source.watch(),
             Self::Received(source) => source.watch(),
             Self::Spire(agent) => agent.watch(),
@@ -83,15 +92,22 @@ impl Source {
     /// All entries, in the order in which they count.
     pub(crate) fn entries(&self) -> Vec<Registration> {
         match self {
+            Self::Off(_) => Vec::new(),
             Self::Embedded(source) => source.entries(),
             Self::Received(source) => source.entries(),
             Self::Spire(agent) => agent.entries(),
         }
     }
 
+    /// Whether there are no identities.
+    pub(crate) fn is_off(&self) -> bool {
+        matches!(self, Self::Off(_))
+    }
+
     /// What is not well, in lines for people.
     pub(crate) fn failing(&self) -> Vec<String> {
         match self {
+            Self::Off(_) => Vec::new(),
             Self::Embedded(source) => source.failing(),
             Self::Received(source) => source.status().failing().into_iter().collect(),
             Self::Spire(agent) => agent.failing(),
@@ -101,6 +117,10 @@ impl Source {
     /// How it fares. What the CA of our own cannot do is among what is failing.
     pub(crate) fn status(&self) -> SourceStatus {
         match self {
+            Self::Off(_) => SourceStatus {
+                kind: SourceKind::None,
+                ..SourceStatus::default()
+            },
             Self::Embedded(_) => SourceStatus::default(),
             Self::Received(source) => source.status(),
             Self::Spire(agent) => agent.source_status(),
@@ -111,7 +131,7 @@ impl Source {
     pub(crate) fn agent(&self) -> Option<AgentStatus> {
         match self {
             Self::Spire(agent) => Some(agent.status()),
-            Self::Embedded(_) | Self::Received(_) => None,
+            Self::Off(_) | Self::Embedded(_) | Self::Received(_) => None,
         }
     }
 
@@ -119,7 +139,7 @@ impl Source {
     pub(crate) fn authorities(&self) -> Authorities {
         match self {
             Self::Embedded(source) => source.authorities(),
-            Self::Received(_) | Self::Spire(_) => Authorities {
+            Self::Off(_) | Self::Received(_) | Self::Spire(_) => Authorities {
                 x509: Vec::new(),
                 jwt: Vec::new(),
             },
@@ -131,6 +151,7 @@ impl Source {
         &self,
     ) -> Result<BTreeMap<TrustDomain, SpiffeBundle>, EmbeddedError> {
         match self {
+            Self::Off(_) => Ok(BTreeMap::new()),
             Self::Embedded(source) => source.spiffe_bundles(),
             Self::Received(_) | Self::Spire(_) => Ok(self.watch().borrow().spiffe_bundles()?),
         }
@@ -139,6 +160,7 @@ impl Source {
     /// What mints, where anything does.
     pub(crate) fn issuer(&self) -> Option<Arc<dyn Issuer>> {
         match self {
+            Self::Off(_) => None,
             Self::Embedded(source) => Some(Arc::<EmbeddedSource>::clone(source)),
             Self::Spire(agent) => Some(Arc::<SpireAgent>::clone(agent)),
             Self::Received(_) => None,
@@ -151,6 +173,10 @@ impl Source {
         what: &'static str,
     ) -> Result<&Arc<EmbeddedSource>, ReceivedError> {
         match self {
+            Self::Off(_) => Err(ReceivedError::CannotMint {
+                kind: SourceKind::None,
+                what,
+            }),
             Self::Embedded(source) => Ok(source),
             Self::Received(_) | Self::Spire(_) => Err(ReceivedError::CannotMint {
                 kind: self.status().kind,
@@ -171,6 +197,8 @@ impl Source {
         E: From<EmbeddedError> + From<ReceivedError>,
     {
         match self {
+            // None of them is configured.
+            Self::Off(_) => Ok(prepare(&[])?()),
             Self::Embedded(source) => source.replace_configured(configured, prepare),
             Self::Received(source) => source.replace_configured(configured, prepare),
             // There are none in the configuration; those of the server come by themselves.
@@ -185,6 +213,7 @@ impl Source {
     /// Keeps SVIDs and bundles fresh until told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
         match self {
+            Self::Off(_) => stop.cancelled().await,
             Self::Embedded(source) => source.run(stop).await,
             Self::Received(source) => source.run(stop).await,
             Self::Spire(agent) => agent.run(stop).await,
@@ -195,6 +224,7 @@ impl Source {
     pub(crate) fn tell(&self) {
         let kind = self.status().kind;
         match self {
+            Self::Off(source) => source.tell(),
             Self::Embedded(_) => info!(
                 source = %kind,
                 "identities are minted here: X.509-SVIDs and JWT-SVIDs, for entries that may be made \

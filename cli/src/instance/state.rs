@@ -33,12 +33,23 @@ pub(crate) enum Found {
     Ours,
 }
 
+/// Whose a directory is that may be a state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    Us,
+    /// It is to have a trust domain, and has none yet.
+    UsWithoutTrustDomain,
+}
+
 /// Says that a directory is ours, and for which trust domain.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Marker {
     format: u32,
-    trust_domain: String,
+    /// None where nothing in it belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trust_domain: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +77,7 @@ enum StateError {
 
 impl StateDirectory {
     /// Opens the directory, or makes it. What is not ours is never written to.
-    pub(crate) fn open(path: &Path, trust_domain: &TrustDomain) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, trust_domain: Option<&TrustDomain>) -> Result<Self, Failure> {
         open(path, trust_domain).map_err(Failure::from)
     }
 
@@ -74,7 +85,7 @@ impl StateDirectory {
     pub(crate) fn look(
         path: &Path,
         owner: u32,
-        trust_domain: &TrustDomain,
+        trust_domain: Option<&TrustDomain>,
     ) -> Result<Found, Failure> {
         look(path, owner, trust_domain).map_err(Failure::from)
     }
@@ -122,11 +133,13 @@ impl From<StateError> for Failure {
     }
 }
 
-fn look(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<Found, StateError> {
+fn look(path: &Path, owner: u32, trust_domain: Option<&TrustDomain>) -> Result<Found, StateError> {
     let path = std::path::absolute(path).map_err(failed("find", path))?;
     match fs::metadata(&path) {
-        Ok(_) if examine(&path, owner, trust_domain)? => Ok(Found::Empty),
-        Ok(_) => Ok(Found::Ours),
+        Ok(_) => Ok(match examine(&path, owner, trust_domain)? {
+            Owner::Nobody => Found::Empty,
+            Owner::Us | Owner::UsWithoutTrustDomain => Found::Ours,
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(&path);
             eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
@@ -137,7 +150,7 @@ fn look(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<Found, St
     }
 }
 
-fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, StateError> {
+fn open(path: &Path, trust_domain: Option<&TrustDomain>) -> Result<StateDirectory, StateError> {
     let path = std::path::absolute(path).map_err(failed("find", path))?;
     match DirBuilder::new().mode(0o700).create(&path) {
         Ok(()) => {}
@@ -146,8 +159,7 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
     }
     let path = fs::canonicalize(&path).map_err(failed("find", &path))?;
     let owner = geteuid().as_raw();
-    let is_new = examine(&path, owner, trust_domain)?;
-    if is_new {
+    if examine(&path, owner, trust_domain)? == Owner::Nobody {
         let private = Permissions::from_mode(0o700);
         fs::set_permissions(&path, private).map_err(failed("protect", &path))?;
     }
@@ -164,10 +176,10 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
         Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
     }
     // Another instance may have made it its own before it let go of the lock.
-    if examine(&path, owner, trust_domain)? {
+    if examine(&path, owner, trust_domain)? != Owner::Us {
         let marker = Marker {
             format: FORMAT,
-            trust_domain: trust_domain.to_string(),
+            trust_domain: trust_domain.map(ToString::to_string),
         };
         let text = serde_json::to_vec(&marker).map_err(io::Error::other);
         text.and_then(|text| durable::replace(&path.join(MARKER), &text))
@@ -176,8 +188,13 @@ fn open(path: &Path, trust_domain: &TrustDomain) -> Result<StateDirectory, State
     Ok(StateDirectory { path, _lock: lock })
 }
 
-/// Whether the directory is still nobody's; an error if it is somebody else's.
-fn examine(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<bool, StateError> {
+/// Whose the directory is; an error if it is somebody else's. Without a trust domain, that of the
+/// directory does not matter: nothing of it is touched.
+fn examine(
+    path: &Path,
+    owner: u32,
+    trust_domain: Option<&TrustDomain>,
+) -> Result<Owner, StateError> {
     let metadata = fs::metadata(path).map_err(failed("read", path))?;
     let foreign = |problem: String| StateError::Foreign {
         path: path.to_owned(),
@@ -196,7 +213,7 @@ fn examine(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<bool, 
         Ok(marker) => marker,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return if is_empty(path)? {
-                Ok(true)
+                Ok(Owner::Nobody)
             } else {
                 Err(foreign(format!("there is no {MARKER} in it")))
             };
@@ -211,13 +228,17 @@ fn examine(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<bool, 
             marker.format
         )));
     }
-    if marker.trust_domain != trust_domain.as_str() {
-        return Err(StateError::OtherTrustDomain {
-            path: path.to_owned(),
-            found: marker.trust_domain,
-            wanted: trust_domain.clone(),
-        });
-    }
+    let whose = match (marker.trust_domain, trust_domain) {
+        (Some(found), Some(wanted)) if found != wanted.as_str() => {
+            return Err(StateError::OtherTrustDomain {
+                path: path.to_owned(),
+                found,
+                wanted: wanted.clone(),
+            });
+        }
+        (None, Some(_)) => Owner::UsWithoutTrustDomain,
+        (Some(_), _) | (None, None) => Owner::Us,
+    };
     let mode = metadata.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StateError::Exposed {
@@ -225,7 +246,7 @@ fn examine(path: &Path, owner: u32, trust_domain: &TrustDomain) -> Result<bool, 
             problem: format!("its mode is {mode:o}"),
         });
     }
-    Ok(false)
+    Ok(whose)
 }
 
 /// Whether there is nothing but what an instance leaves that was killed while making it.
@@ -258,7 +279,7 @@ mod tests {
     }
 
     fn code(path: &Path) -> &'static str {
-        open(path, &trust_domain())
+        open(path, Some(&trust_domain()))
             .err()
             .map_or("", |error| error.code())
     }
@@ -267,16 +288,37 @@ mod tests {
     fn a_directory_is_made_private_and_opened_again() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
-        drop(open(&path, &trust_domain()).unwrap());
+        drop(open(&path, Some(&trust_domain())).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-        let held = open(&path, &trust_domain()).unwrap();
+        let held = open(&path, Some(&trust_domain())).unwrap();
         assert_eq!(code(&path), "SG0004");
         drop(held);
         assert_eq!(code(&path), "");
-        let other = open(&path, &TrustDomain::new("two.test").unwrap());
+        let other = open(&path, Some(&TrustDomain::new("two.test").unwrap()));
         assert_eq!(other.err().unwrap().code(), "SG0003");
         fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
         assert_eq!(code(&path), "SG0005");
+    }
+
+    #[test]
+    fn a_directory_without_a_trust_domain_is_given_one_and_one_with_it_keeps_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let marker = || fs::read_to_string(path.join(MARKER)).unwrap();
+        drop(open(&path, None).unwrap());
+        assert_eq!(marker(), r#"{"format":1}"#);
+        drop(open(&path, None).unwrap());
+        let owner = geteuid().as_raw();
+        let found = look(&path, owner, Some(&trust_domain()));
+        assert_eq!(found.unwrap(), Found::Ours);
+        assert_eq!(marker(), r#"{"format":1}"#, "looking changes nothing");
+        assert_eq!(code(&path), "");
+        let with = r#"{"format":1,"trust_domain":"one.test"}"#;
+        assert_eq!(marker(), with);
+        drop(open(&path, None).unwrap());
+        assert_eq!(marker(), with);
+        let other = open(&path, Some(&TrustDomain::new("two.test").unwrap()));
+        assert_eq!(other.err().unwrap().code(), "SG0003");
     }
 
     #[test]
@@ -284,17 +326,17 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
         let owner = geteuid().as_raw();
-        let found = |owner| look(&path, owner, &trust_domain());
+        let found = |owner| look(&path, owner, Some(&trust_domain()));
         assert_eq!(found(owner).unwrap(), Found::Absent);
         assert!(!path.exists());
         fs::create_dir(&path).unwrap();
         assert_eq!(found(owner).unwrap(), Found::Empty);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
-        let held = open(&path, &trust_domain()).unwrap();
+        let held = open(&path, Some(&trust_domain())).unwrap();
         assert_eq!(found(owner).unwrap(), Found::Ours);
         assert_eq!(found(owner + 1).unwrap_err().code(), "SG0005");
         drop(held);
-        let nowhere = look(&path.join("a/b"), owner, &trust_domain());
+        let nowhere = look(&path.join("a/b"), owner, Some(&trust_domain()));
         assert_eq!(nowhere.unwrap_err().code(), "SG0001");
     }
 

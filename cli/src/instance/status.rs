@@ -28,7 +28,7 @@ pub(super) struct Facts {
     pub(super) brought: Option<BroughtFiles>,
     pub(super) policy: Arc<PolicyManager>,
     pub(super) changing: Arc<Mutex<Changing>>,
-    pub(super) workload_socket: String,
+    pub(super) workload_socket: Option<String>,
     pub(super) admin: SocketAddr,
     pub(super) admin_tls: bool,
     pub(super) reload: Arc<Outcome>,
@@ -59,7 +59,7 @@ impl Facts {
             pid: std::process::id(),
             uid: geteuid().as_raw(),
             now: seconds(self.clock.now()),
-            trust_domain: identities.trust_domain.to_string(),
+            trust_domain: (!self.source.is_off()).then(|| identities.trust_domain.to_string()),
             missing: self.health.missing(),
             failing: self.source.failing(),
             source: self.source.status(),
@@ -84,7 +84,7 @@ impl Facts {
                 .iter()
                 .map(|(listener, tls)| ListenerFacts {
                     listener: listener.clone(),
-                    has_svid: tls.has_svid(),
+                    has_svid: tls.as_ref().is_some_and(|tls| tls.has_svid()),
                 })
                 .collect(),
             components,

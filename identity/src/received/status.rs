@@ -10,6 +10,8 @@ use crate::clock::{moment, rfc3339};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
+    /// None: there are no identities.
+    None,
     /// A CA of our own.
     #[default]
     Embedded,
@@ -70,6 +72,7 @@ impl SourceStatus {
 impl fmt::Display for SourceKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::None => "none",
             Self::Embedded => "embedded",
             Self::Files => "files",
             Self::WorkloadApi => "workload-api",

@@ -30,7 +30,7 @@ use crate::open_request::{Circumstances, Head};
 use crate::outbound::{Destination, Outbound};
 use crate::protocol::Protocol;
 use crate::tunnel::relay;
-use crate::upstream::{MtlsStream, MtlsUpstream, Upstream, UpstreamError, Way};
+use crate::upstream::{Decided, DecidedStream, UpstreamError, Way};
 use crate::worker::{Listener, Worker};
 
 /// What is needed of an upstream.
@@ -39,7 +39,7 @@ trait Connect: Sync {
 
     fn connect(
         &self,
-        upstream: &MtlsUpstream,
+        upstream: Decided<'_>,
         address: SocketAddr,
     ) -> impl Future<Output = Result<Self::Connected, UpstreamError>> + Send;
 }
@@ -67,7 +67,7 @@ pub(super) async fn connection(
     }
     let identified = Identified {
         stream: Stream::Right(stream),
-        tls: Arc::clone(listener.tls.own()),
+        tls: listener.tls.as_ref().map(|tls| Arc::clone(tls.own())),
     };
     let downstream = match Downstream::new(&worker, &listener, &identified, address) {
         Ok(downstream) => Arc::new(downstream),
@@ -117,15 +117,11 @@ pub(super) async fn authorize(
     .await
 }
 
-fn upstream(downstream: &Downstream, place: Option<usize>) -> Result<&MtlsUpstream, ProxyError> {
+fn upstream(downstream: &Downstream, place: Option<usize>) -> Result<Decided<'_>, ProxyError> {
     let route = place.and_then(|place| downstream.listener.routes.get(place));
-    match &route.ok_or(ProxyError::NoRoute)?.upstream {
-        Upstream::Mtls(upstream) => Ok(upstream),
-        // The configuration has no such route.
-        Upstream::Service { .. } | Upstream::Http1(_) | Upstream::Http2(_) | Upstream::Tcp(_) => {
-            Err(ProxyError::NoRoute)
-        }
-    }
+    // The configuration has no other routes.
+    let decided = route.and_then(|route| route.upstream.decided());
+    decided.ok_or(ProxyError::NoRoute)
 }
 
 #[expect(clippy::too_many_arguments, reason = "all that a decision is made of")]
@@ -133,14 +129,14 @@ async fn reach<C: Connect>(
     downstream: &Downstream,
     outbound: &Outbound,
     place: Option<usize>,
-    upstream: &MtlsUpstream,
+    upstream: Decided<'_>,
     head: Parts,
     circumstances: &mut Circumstances,
     record: &mut Record,
     connection: &C,
 ) -> Result<(Permit, C::Connected), ProxyError> {
     let addresses = upstream.addresses().await?;
-    let principal = upstream.expected().principal();
+    let principal = upstream.principal();
     let mut head = Some(head);
     let mut left = addresses.len();
     let mut failed = ProxyError::NoRoute;
@@ -177,7 +173,7 @@ impl Connect for ForRequest {
 
     async fn connect(
         &self,
-        upstream: &MtlsUpstream,
+        upstream: Decided<'_>,
         address: SocketAddr,
     ) -> Result<Way, UpstreamError> {
         upstream.way(address, self.switches).await
@@ -185,13 +181,13 @@ impl Connect for ForRequest {
 }
 
 impl Connect for ForBytes {
-    type Connected = MtlsStream;
+    type Connected = DecidedStream;
 
     async fn connect(
         &self,
-        upstream: &MtlsUpstream,
+        upstream: Decided<'_>,
         address: SocketAddr,
-    ) -> Result<MtlsStream, UpstreamError> {
+    ) -> Result<DecidedStream, UpstreamError> {
         upstream.connect(address).await
     }
 }
@@ -220,7 +216,7 @@ async fn connect(
     mut head: Parts,
     request_id: Uuid,
     record: &mut Record,
-) -> Result<MtlsStream, ProxyError> {
+) -> Result<DecidedStream, ProxyError> {
     if !downstream.caller.may_ask() {
         return Err(ProxyError::RateLimited);
     }

@@ -79,7 +79,7 @@ impl Downstream {
         identified: &Identified,
         address: SocketAddr,
     ) -> Result<Self, TurnedAway> {
-        let own = &identified.tls;
+        let own = identified.tls.as_ref();
         let (tcp, tls) = match &identified.stream {
             Either::Left(stream) => {
                 let (tcp, tls) = stream.get_ref();
@@ -97,7 +97,7 @@ impl Downstream {
         let Some(caller) = listener.admission.caller(&counted) else {
             return Err(TurnedAway::TooManyConnections { peer: counted });
         };
-        let own_id = tls.map(|_| own.spiffe_id());
+        let own_id = tls.and(own).map(|own| own.spiffe_id());
         let told = match (&peer, own_id) {
             (Some(peer), Some(shown)) => Some(Peer {
                 spiffe_id: &peer.spiffe_id,
@@ -123,7 +123,7 @@ impl Downstream {
             downstream: address,
             peer: peer.as_ref().map(|peer| peer.spiffe_id.clone()),
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
-            tls: Arc::clone(own),
+            tls: own.map(Arc::clone),
             expires_at: peer.as_ref().map(|peer| peer.validity.not_after),
             facts,
             route_facts: listener.routes.iter().map(|_| OnceLock::new()).collect(),

@@ -68,9 +68,11 @@ async fn connect(downstream: &Downstream) -> Result<upstream::Stream, ProxyError
     let mut routes = downstream.listener.routes.iter();
     let upstream = routes.find_map(|route| match &route.upstream {
         Upstream::Tcp(upstream) => Some(upstream),
-        Upstream::Service { .. } | Upstream::Http1(_) | Upstream::Http2(_) | Upstream::Mtls(_) => {
-            None
-        }
+        Upstream::Service { .. }
+        | Upstream::Http1(_)
+        | Upstream::Http2(_)
+        | Upstream::Mtls(_)
+        | Upstream::Direct(_) => None,
     });
     Ok(upstream.ok_or(ProxyError::NoRoute)?.connect().await?)
 }

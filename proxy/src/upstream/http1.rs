@@ -24,6 +24,13 @@ const MAX_IDLE: usize = 256;
 
 pub(super) type Sender = SendRequest<RequestBody>;
 
+/// A connection for a request.
+pub(crate) struct Way {
+    sender: Sender,
+    /// Whether it was there before.
+    is_reused: bool,
+}
+
 /// One server, spoken to over plaintext HTTP/1.1.
 #[derive(Clone)]
 pub struct Http1Upstream {
@@ -75,18 +82,41 @@ impl Http1Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<PooledBody>, UpstreamError> {
+        self.send_on(None, request).await
+    }
+
+    /// The same, on this connection first.
+    pub(super) async fn send_on(
+        &self,
+        mut way: Option<Way>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<PooledBody>, UpstreamError> {
         let mut request = prepared(request);
         loop {
-            let (sender, reused) = match self.pool.take() {
-                Some(sender) => (sender, true),
-                None => (self.pool.connect().await?, false),
+            let Way { sender, is_reused } = match way.take() {
+                Some(way) => way,
+                None => self.way().await?,
             };
             let home = Home::Plain(Arc::clone(&self.pool));
-            match send_on(sender, home, request, reused).await? {
+            match send_on(sender, home, request, is_reused).await? {
                 Ok(response) => return Ok(response),
                 Err(unsent) => request = unsent,
             }
         }
+    }
+
+    /// An idle connection, or a new one.
+    pub(super) async fn way(&self) -> Result<Way, UpstreamError> {
+        Ok(match self.pool.take() {
+            Some(sender) => Way {
+                sender,
+                is_reused: true,
+            },
+            None => Way {
+                sender: self.pool.connect().await?,
+                is_reused: false,
+            },
+        })
     }
 }
 

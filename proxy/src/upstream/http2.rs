@@ -87,6 +87,11 @@ impl Http2Upstream {
         }
     }
 
+    /// Connects, where there is no connection.
+    pub(super) async fn connected(&self) -> Result<(), UpstreamError> {
+        self.sender(None).await.map(drop)
+    }
+
     /// The connection with its number, and whether it was there before. It is not the one that
     /// failed: of all whose requests that one did not take, the first connects.
     async fn sender(&self, failed: Option<u64>) -> Result<(Sender, u64, bool), UpstreamError> {

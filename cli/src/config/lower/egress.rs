@@ -5,7 +5,7 @@ use sidegate_proxy::Protocol;
 use sidegate_proxy::upstream::AddressCheck;
 
 use super::{BodyLimits, Diagnostic, Key, Listener, Lowering, codes, values};
-use crate::config::model::{Forwarding, Listen, Outbound, PathRules, TlsMode};
+use crate::config::model::{Forwarding, Listen, ListenerTls, Outbound, PathRules};
 use crate::config::raw::RawEgress;
 use crate::config::upstream::{InMesh, Written};
 
@@ -16,8 +16,16 @@ pub(super) struct RawTarget {
     pub(super) upstream: Option<String>,
     pub(super) expected_spiffe_ids: Option<Vec<String>>,
     pub(super) expected_trust_domain: Option<String>,
+    pub(super) behind: Behind,
+}
+
+/// What stands in front of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Behind {
     /// Of an outbound listener, what the app speaks.
     pub(super) outbound: Option<Protocol>,
+    /// Whether there is anything to show to a peer in the mesh.
+    pub(super) has_identity: bool,
 }
 
 impl Lowering<'_> {
@@ -27,7 +35,14 @@ impl Lowering<'_> {
         let listen = self
             .required(raw.listen, at.child("listen"), values::loopback)
             .map(Listen::Address);
-        let spiffe_id = self.required(raw.spiffe_id, at.child("spiffe_id"), values::spiffe_id);
+        let spiffe_id = match self.is_off {
+            true => Some(None),
+            false => {
+                let key = at.child("spiffe_id");
+                let required = self.required(raw.spiffe_id, key, values::spiffe_id);
+                required.map(Some)
+            }
+        };
         let protocol = self.optional(
             raw.protocol,
             at.child("protocol"),
@@ -43,14 +58,18 @@ impl Lowering<'_> {
                 .help("write `upstream` beside `protocol`, or another [[egress]]");
             self.report(problem);
         }
-        let routes = self.routes(at, raw.route, Some(PathRules::default()), Some(protocol));
+        let behind = Behind {
+            outbound: Some(protocol),
+            has_identity: !self.is_off,
+        };
+        let routes = self.routes(at, raw.route, Some(PathRules::default()), behind);
         let is_optional = !routes.is_empty() || self.is_faulty(&at.child("route"));
         let target = RawTarget {
             component: None,
             upstream: raw.upstream,
             expected_spiffe_ids: raw.expected_spiffe_ids,
             expected_trust_domain: raw.expected_trust_domain,
-            outbound: Some(protocol),
+            behind,
         };
         let target = self.target(at, target, is_optional);
         let allowed_addresses = raw.allowed_addresses.map(|networks| {
@@ -72,8 +91,11 @@ impl Lowering<'_> {
             listen: listen?,
             target: target?,
             routes,
-            spiffe_id: Some(spiffe_id?),
-            tls: TlsMode::default(),
+            spiffe_id: spiffe_id?,
+            tls: match self.is_off {
+                true => ListenerTls::Off,
+                false => ListenerTls::default(),
+            },
             protocol,
             sni: Vec::new(),
             paths: PathRules::default(),
@@ -159,9 +181,27 @@ impl Lowering<'_> {
     }
 
     /// Whether a server can stand where it is written.
-    pub(super) fn fits(&mut self, key: &Key, server: &Written, outbound: Option<Protocol>) -> bool {
+    pub(super) fn fits(&mut self, key: &Key, server: &Written, behind: Behind) -> bool {
+        let Behind {
+            outbound,
+            has_identity,
+        } = behind;
         let takes_bytes = outbound.map(|protocol| protocol == Protocol::Tcp);
         let label = match (takes_bytes, server) {
+            (_, Written::InMesh(_)) if !has_identity => {
+                self.nothing_to_show(key);
+                return false;
+            }
+            (Some(takes_bytes), Written::Plain(server)) if !has_identity => {
+                match (server.is_tcp() == takes_bytes, server.has_host()) {
+                    (true, true) => return true,
+                    (_, false) => "must name a host and port: what is dialled is decided",
+                    (false, true) if takes_bytes => {
+                        "must begin with `tcp://`, as `protocol` is \"tcp\""
+                    }
+                    (false, true) => "must begin with `http://` or `h2c://`",
+                }
+            }
             (None, Written::Plain(_))
             | (None | Some(false), Written::InMesh(InMesh { is_http: true, .. }))
             | (Some(true), Written::InMesh(InMesh { is_http: false, .. })) => return true,
@@ -171,9 +211,10 @@ impl Lowering<'_> {
         };
         let title = format!("`{key}` is not an upstream for what is sent there");
         let problem = Diagnostic::new(codes::EGRESS, title, self.keys.value(key)).label(label);
-        let help = match outbound {
-            None => "write \"https://host:port\" for HTTP by mutual TLS",
-            Some(_) => "what an app sends goes to peers in the mesh, by mutual TLS",
+        let help = match (outbound, has_identity) {
+            (None, _) => "write \"https://host:port\" for HTTP by mutual TLS",
+            (Some(_), true) => "what an app sends goes to peers in the mesh, by mutual TLS",
+            (Some(_), false) => "without identities, what an app sends goes out in plaintext",
         };
         self.report(problem.help(help));
         false

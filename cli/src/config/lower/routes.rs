@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Not;
 
 use http::{HeaderName, HeaderValue, Method};
-use sidegate_proxy::{HostPattern, PathMatch, PathRules, Protocol};
+use sidegate_proxy::{HostPattern, PathMatch, PathRules};
 
-use super::egress::RawTarget;
+use super::egress::{Behind, RawTarget};
 use super::{AT_LEAST_A_NANOSECOND, Diagnostic, Key, Lowering, codes, values};
 use crate::config::model::{Route, RouteMatch, Target};
 use crate::config::raw::RawRoute;
@@ -22,7 +22,7 @@ impl Lowering<'_> {
         at: &Key,
         raw: Vec<Table<RawRoute>>,
         paths: Option<PathRules>,
-        outbound: Option<Protocol>,
+        behind: Behind,
     ) -> Vec<Route> {
         let key = at.child("route");
         // A `CONNECT` goes to a route of its own, wherever that stands.
@@ -31,7 +31,7 @@ impl Lowering<'_> {
         let numbered = raw.into_iter().enumerate();
         let routes = numbered.filter_map(|(index, Table(raw))| {
             let at = key.item(index);
-            let route = self.route(&at, index, raw, paths, outbound)?;
+            let route = self.route(&at, index, raw, paths, behind)?;
             let mut others = takes_requests
                 .iter()
                 .enumerate()
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         index: usize,
         raw: RawRoute,
         paths: Option<PathRules>,
-        outbound: Option<Protocol>,
+        behind: Behind,
     ) -> Option<Route> {
         let name = self.optional(raw.name, at.child("name"), values::name);
         let hosts = self.list(&at.child("hosts"), &raw.hosts, host);
@@ -72,7 +72,7 @@ impl Lowering<'_> {
             upstream: raw.upstream,
             expected_spiffe_ids: raw.expected_spiffe_ids,
             expected_trust_domain: raw.expected_trust_domain,
-            outbound,
+            behind,
         };
         let target = self.target(at, target, false);
         self.connect(
@@ -170,13 +170,26 @@ impl Lowering<'_> {
             upstream,
             expected_spiffe_ids: ids,
             expected_trust_domain: trust_domain,
-            outbound,
+            behind,
         } = raw;
+        let outbound = behind.outbound;
+        let (peer, expected, goes) = match behind.has_identity {
+            true => (
+                "`upstream = \"https://host:port\"`",
+                " and `expected_spiffe_ids`",
+                "what an app sends goes to peers in the mesh",
+            ),
+            false => (
+                "`upstream = \"http://host:port\"`",
+                "",
+                "what an app sends goes to servers",
+            ),
+        };
         if let (Some(_), Some(_)) = (&component, outbound) {
             let title = "a component behind an outbound listener";
             let problem = Diagnostic::new(codes::EGRESS, title, self.keys.value(&component_key))
-                .label("what an app sends goes to peers in the mesh")
-                .help("write `upstream = \"https://host:port\"`");
+                .label(goes)
+                .help(format!("write {peer}"));
             self.report(problem);
             return None;
         }
@@ -201,7 +214,7 @@ impl Lowering<'_> {
             (None, Some(address)) => {
                 let server = self.parsed(address.as_str(), &upstream_key, upstream::upstream);
                 let fits = match &server {
-                    Some(server) => self.fits(&upstream_key, server, outbound),
+                    Some(server) => self.fits(&upstream_key, server, behind),
                     None => false,
                 };
                 if !fits {
@@ -224,14 +237,15 @@ impl Lowering<'_> {
                         None => (
                             format!("a {what} with neither `component` nor `upstream`"),
                             "add `component = \"…\"` with the name of a [[component]], or \
-                             `upstream = \"http://host:port\"`",
+                             `upstream = \"http://host:port\"`"
+                                .to_owned(),
                         ),
                         Some(_) => (
                             match is_route {
                                 true => "a route without `upstream`".to_owned(),
                                 false => "an outbound listener without `upstream`".to_owned(),
                             },
-                            "add `upstream = \"https://host:port\"` and `expected_spiffe_ids`",
+                            format!("add {peer}{expected}"),
                         ),
                     };
                     let value = self.keys.value(at);

@@ -21,6 +21,7 @@ impl Lowering<'_> {
             self.needs_no_mint(&Key::entry(index), kind, entry);
         }
         match kind {
+            SourceKind::None => Some(IdentitySource::None),
             SourceKind::Embedded => Some(IdentitySource::Embedded),
             SourceKind::Files => {
                 let at = at.child("files");
