@@ -36,6 +36,10 @@ pub enum Tool {
     GoClient,
     /// spiffe-helper 0.11.
     SpiffeHelper,
+    /// SPIRE's server 1.15.
+    SpireServer,
+    /// SPIRE's agent 1.15.
+    SpireAgent,
     /// OPA.
     Opa,
     /// OPA with its Envoy plugin.
@@ -67,6 +71,8 @@ impl Tool {
             Self::Setpriv => "SIDEGATE_TEST_SETPRIV",
             Self::GoClient => "SIDEGATE_TEST_GO_CLIENT",
             Self::SpiffeHelper => "SIDEGATE_TEST_SPIFFE_HELPER",
+            Self::SpireServer => "SIDEGATE_TEST_SPIRE_SERVER",
+            Self::SpireAgent => "SIDEGATE_TEST_SPIRE_AGENT",
             Self::Opa => "SIDEGATE_TEST_OPA",
             Self::OpaEnvoyPlugin => "SIDEGATE_TEST_OPA_ENVOY",
             Self::OtlpReceiver => "SIDEGATE_TEST_OTLP_RECEIVER",
@@ -92,6 +98,8 @@ impl Tool {
             Self::Setpriv => "setpriv",
             Self::GoClient => "spiffe-client",
             Self::SpiffeHelper => "spiffe-helper",
+            Self::SpireServer => "spire-server",
+            Self::SpireAgent => "spire-agent",
             Self::Opa => "opa",
             Self::OpaEnvoyPlugin => "opa-envoy-plugin",
             Self::OtlpReceiver => "otlp-receiver",

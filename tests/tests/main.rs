@@ -47,6 +47,7 @@ mod run;
 mod shadow;
 mod sources;
 mod spiffe_helper;
+mod spire;
 mod state;
 mod support;
 mod svid;

@@ -102,7 +102,7 @@ fn up(gate: &Sidegate) -> u8 {
 }
 
 /// The serial number of the SVID that a listener shows; `None` where it shows none.
-async fn shown(client: &Client) -> Option<String> {
+pub(crate) async fn shown(client: &Client) -> Option<String> {
     let config = client.tls(rustls::crypto::aws_lc_rs::default_provider());
     let stream = client.connect(config).await.ok()?;
     let chain = stream.get_ref().1.peer_certificates()?;

@@ -20,6 +20,8 @@ const PACKAGES: [(&str, &str); 3] = [
 const CARGO_DENY: &str = "0.20.2";
 const DEBIAN_ADVICE: &str = "needs Debian's packages";
 const GO_ADVICE: &str = "needs Go 1.26 or newer, and a module proxy";
+const SPIRE_ADVICE: &str = "put `spire-server` and `spire-agent` 1.15 on the PATH; building them \
+                            needs Go 1.26 or newer, gcc, and a module proxy that has SPIRE";
 
 /// A program, or a folder, that the tests may need.
 pub(crate) struct Tool {
@@ -117,6 +119,18 @@ pub(crate) fn provide() -> Vec<Tool> {
             name: "spiffe-helper",
             path: go::spiffe_helper(),
             advice: GO_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_SPIRE_SERVER",
+            name: "spire-server",
+            path: go::spire("spire-server"),
+            advice: SPIRE_ADVICE,
+        },
+        Tool {
+            variable: "SIDEGATE_TEST_SPIRE_AGENT",
+            name: "spire-agent",
+            path: go::spire("spire-agent"),
+            advice: SPIRE_ADVICE,
         },
         Tool {
             variable: "SIDEGATE_TEST_OPA",

@@ -1,6 +1,6 @@
 //! What of another configuration a running instance can take, and by which keys it cannot.
 
-use super::model::{Admin, Config, Identity, Log, Policy, Proxy};
+use super::model::{Admin, Config, Identity, IdentitySource, Log, Policy, Proxy};
 
 /// Names each field that differs. A struct is taken apart whole, so that none is forgotten.
 macro_rules! differing {
@@ -12,6 +12,24 @@ macro_rules! differing {
             }
         )*
     };
+}
+
+/// The key by which the source differs.
+fn source(old: &IdentitySource, new: &IdentitySource) -> Option<&'static str> {
+    match (old, new) {
+        _ if old == new => None,
+        (IdentitySource::Files(_), IdentitySource::Files(_)) => Some("identity.files"),
+        (IdentitySource::WorkloadApi(_), IdentitySource::WorkloadApi(_)) => {
+            Some("identity.workload_api.socket")
+        }
+        (IdentitySource::SpireServer(old), IdentitySource::SpireServer(new)) => {
+            match old.audience_rules == new.audience_rules {
+                false => Some("identity.audience_rule"),
+                true => Some("identity.spire_server"),
+            }
+        }
+        _ => Some("identity.source"),
+    }
 }
 
 /// The configuration that can run now in the place of `old`, which is `new` but for what needs a
@@ -34,11 +52,11 @@ pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
     } = old;
     differing!(restart, "identity.", identity, new.identity, Identity {
         trust_domain => "trust_domain",
-        source => "source",
         state => "state",
         svid_ttl => "svid_ttl",
         embedded => "embedded",
-    } live { entries });
+    } live { source, entries });
+    restart.extend(source(&identity.source, &new.identity.source).map(str::to_owned));
     let is_same_domain = identity.trust_domain == new.identity.trust_domain;
     let mut with_domain = |is_same: bool, key: &str| {
         if !is_same_domain && !is_same {

@@ -115,10 +115,14 @@ impl JwtBundle {
         }
     }
 
+    /// Whether this key is one of it.
+    pub(crate) fn has_key(&self, key_id: &str) -> bool {
+        self.parsed.find_jwt_authority(key_id).is_some()
+    }
+
     /// Whether tokens that this key signed may still be handed out.
     pub(super) fn vouches_for(&self, key_id: &str) -> bool {
-        self.parsed.find_jwt_authority(key_id).is_some()
-            && !self.tainted.iter().any(|tainted| tainted == key_id)
+        self.has_key(key_id) && !self.tainted.iter().any(|tainted| tainted == key_id)
     }
 
     pub(super) fn parsed(&self) -> &Parsed {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::agent::{Held, SpireAgent};
 use super::credentials::Credentials;
-use super::error::{Denial, Failure, SpireError};
+use super::error::{ATTEST, Denial, Failure, SpireError};
 use super::key::{Awaited, NewKey};
 use super::messages::{self, Bundle};
 use super::node::Evidence;
@@ -35,6 +35,9 @@ use super::proto::types::{self, AttestationData};
 use super::session::Session;
 use super::tls::Trust;
 use crate::svid::{X509Bundle, X509Svid};
+use crate::tls::verify_chain;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// No attestor challenges more often.
 const CHALLENGES: usize = 8;
@@ -49,6 +52,7 @@ impl SpireAgent {
             None => {
                 let trust = self.first_trust().await?;
                 held.trust = Some(Arc::clone(&trust));
+                held.forget_foreign(&trust, now);
                 trust
             }
         };
@@ -64,7 +68,7 @@ impl SpireAgent {
         let evidence = self.config.attestation.evidence()?;
         let key = NewKey::generate()?;
         let session = self.unauthenticated(Trust::Bundle(Arc::clone(&trust)))?;
-        let method = "AttestAgent";
+        let method = ATTEST;
         let answer = session
             .call_once(method, |channel| exchange(channel, &evidence, &key))
             .await;
@@ -267,6 +271,32 @@ impl Held {
     pub(super) fn has_counting_svid(&self, now: SystemTime) -> bool {
         let in_use = self.credentials.in_use.as_ref();
         in_use.is_some_and(|svid| now < svid.validity().not_after)
+    }
+
+    /// What an earlier run left counts no more where it is of other authorities: the server would not
+    /// take it either.
+    fn forget_foreign(&mut self, trust: &X509Bundle, now: SystemTime) {
+        let counts = |svid: &Arc<X509Svid>| {
+            // Whether it counts now is another question.
+            let validity = svid.validity();
+            let last = validity.not_after.checked_sub(SECOND);
+            let then = now.max(validity.not_before).min(last.unwrap_or(now));
+            verify_chain(svid.chain(), trust, then).is_ok()
+        };
+        if self
+            .credentials
+            .in_use
+            .as_ref()
+            .is_some_and(|it| !counts(it))
+        {
+            warn!("the agent's SVID is not of the trust domain's authorities any more");
+            let fallback = self.credentials.fallback.clone();
+            let credentials = Credentials {
+                in_use: fallback.filter(counts),
+                fallback: None,
+            };
+            self.take(credentials, now);
+        }
     }
 
     /// The server has accepted the SVID in use: the one before it counts no longer.

@@ -1,5 +1,6 @@
 //! What goes wrong between the agent and its server.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,6 +9,9 @@ use tonic::{Code, Status};
 
 use super::proto::types::PermissionDeniedDetails;
 use super::proto::types::permission_denied_details::Reason;
+
+/// The call in which a node is attested.
+pub(super) const ATTEST: &str = "AttestAgent";
 
 /// What goes wrong between the agent and its server.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +56,7 @@ pub enum SpireError {
         address: String,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// Whoever answers is not the trust domain's server, as far as its bundle here tells.
     #[error("who answers at {address} is not the trust domain's SPIRE server: {problem}")]
@@ -69,8 +73,11 @@ pub enum SpireError {
         method: &'static str,
         /// What it says.
         #[source]
-        source: Status,
+        source: Said,
     },
+    /// The server does not take what the node has shown to it.
+    #[error("the SPIRE server does not attest this node")]
+    NotAttested(#[source] Said),
     /// A call took too long.
     #[error("the SPIRE server does not answer {0} in time")]
     Timeout(&'static str),
@@ -121,6 +128,13 @@ pub enum Denial {
     MustReattest,
 }
 
+/// What the server said, or what happened to the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", in_words(status))]
+pub struct Said {
+    pub(super) status: Status,
+}
+
 /// Why one attempt at a call ended.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -150,7 +164,7 @@ impl SpireError {
             | Self::Untrusted { .. }
             | Self::Call { .. }
             | Self::Timeout(_) => "SG0194",
-            Self::Denied { .. } | Self::TokenSpent(_) => "SG0195",
+            Self::Denied { .. } | Self::TokenSpent(_) | Self::NotAttested(_) => "SG0195",
             Self::Refused { .. } | Self::UnknownEntry => "SG0196",
             Self::Banned => "SG0197",
             Self::Bootstrap { .. } | Self::Attestation(_) => "SG0198",
@@ -162,6 +176,9 @@ impl SpireError {
         match self {
             Self::TokenSpent(_) => Some(
                 "make a new join token at the server, put it where the old one was, and restart",
+            ),
+            Self::NotAttested(_) => Some(
+                "a join token serves once: make a new one; `spire-server agent evict` lifts a ban",
             ),
             Self::Banned => {
                 Some("delete the agent at the server to lift the ban, attest it again, and restart")
@@ -190,8 +207,9 @@ impl SpireError {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Timeout(_) => true,
-            Self::Call { source, .. } => !is_final(source.code()),
-            Self::File { .. }
+            Self::Call { source, .. } => !is_final(source.status.code()),
+            Self::NotAttested(_)
+            | Self::File { .. }
             | Self::Damaged { .. }
             | Self::Bootstrap { .. }
             | Self::Attestation(_)
@@ -208,8 +226,7 @@ impl SpireError {
     /// Whether the server has decided about what was shown to it.
     pub(super) fn is_decision(&self) -> bool {
         match self {
-            Self::Denied { .. } | Self::Refused { .. } => true,
-            Self::Call { source, .. } => is_final(source.code()),
+            Self::Denied { .. } | Self::Refused { .. } | Self::NotAttested(_) => true,
             _ => false,
         }
     }
@@ -220,7 +237,13 @@ impl SpireError {
             Failure::Refused(problem) => Self::Refused { method, problem },
             Failure::Status(source) => match Denial::of(&source) {
                 Some(reason) => Self::Denied { method, reason },
-                None => Self::Call { method, source },
+                None if method == ATTEST && is_final(source.code()) => {
+                    Self::NotAttested(Said { status: source })
+                }
+                None => Self::Call {
+                    method,
+                    source: Said { status: source },
+                },
             },
         }
     }
@@ -228,10 +251,28 @@ impl SpireError {
     /// The code of gRPC that the server, or the library for it, gave.
     pub(super) fn grpc_code(&self) -> Option<Code> {
         match self {
-            Self::Call { source, .. } => Some(source.code()),
+            Self::Call { source, .. } => Some(source.status.code()),
             _ => None,
         }
     }
+}
+
+/// The server's own words, or what happened in the end: the library wraps it, and says it again each
+/// time.
+fn in_words(status: &Status) -> String {
+    match status.source() {
+        Some(cause) => format!("the connection broke: {}", innermost(cause)),
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
+}
+
+/// What is behind all other causes.
+pub(super) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
 }
 
 /// Whether the same would end in the same way.

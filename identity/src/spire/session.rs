@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::error::{Failure, SpireError};
+use super::error::{Failure, SpireError, innermost};
 use super::tls::{Trust, client_config};
 use crate::clock::Clock;
 use crate::svid::X509Svid;
@@ -107,7 +107,7 @@ impl Session {
         F: Future<Output = Result<T, Failure>>,
     {
         match self.attempt(method, &attempt).await {
-            Err(SpireError::Call { source, .. }) if is_of_the_connection(&source) => {
+            Err(SpireError::Call { source, .. }) if is_of_the_connection(&source.status) => {
                 self.attempt(method, &attempt).await
             }
             other => other,
@@ -140,7 +140,7 @@ impl Session {
             Err(_) => Err(SpireError::Timeout(method)),
         };
         let is_broken = match &done {
-            Err(SpireError::Call { source, .. }) => is_of_the_connection(source),
+            Err(SpireError::Call { source, .. }) => is_of_the_connection(&source.status),
             Err(SpireError::Timeout(_)) => true,
             _ => false,
         };
@@ -194,12 +194,9 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// What happened in the end: the library wraps it, and says it again each time.
+/// There is no connection.
 fn failed(address: &str, error: &(dyn Error + 'static)) -> SpireError {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
+    let innermost = innermost(error);
     let io = innermost.downcast_ref::<io::Error>();
     let tls = io.and_then(|io| io.get_ref()?.downcast_ref());
     let address = address.to_owned();

@@ -171,6 +171,13 @@ impl SpireAgent {
         let token = Zeroizing::new(sent.token);
         let told = messages::spiffe_id(sent.id.as_ref()).map_err(refused)?;
         let own = &self.config.trust_domain;
+        let key_id = jsonwebtoken::decode_header(token.as_bytes());
+        let key_id = key_id.ok().and_then(|header| header.kid);
+        let key_id = key_id.ok_or_else(|| refused("it names no key".to_owned()))?;
+        if !self.knows_jwt_key(&key_id) {
+            // The server may sign with a new one before the bundle was asked for again.
+            self.step().await?;
+        }
         let bundles = self.identities().jwt_bundles.clone();
         let wanted = audience.first();
         let wanted = wanted.ok_or_else(|| refused("no audience was asked for".to_owned()))?;
@@ -186,8 +193,6 @@ impl SpireAgent {
         let (Ok(issued), Ok(expires)) = times else {
             return Err(refused("its times are before 1970".to_owned()));
         };
-        let key_id = jsonwebtoken::decode_header(token.as_bytes());
-        let key_id = key_id.ok().and_then(|header| header.kid);
         let validity = Validity {
             not_before: moment(issued),
             not_after: moment(expires),
@@ -199,8 +204,16 @@ impl SpireAgent {
             spiffe_id: told,
             token,
             validity,
-            key_id: key_id.ok_or_else(|| refused("it names no key".to_owned()))?,
+            key_id,
         })
+    }
+}
+
+impl SpireAgent {
+    fn knows_jwt_key(&self, key_id: &str) -> bool {
+        let identities = self.identities();
+        let bundle = identities.jwt_bundles.get(&self.config.trust_domain);
+        bundle.is_some_and(|bundle| bundle.has_key(key_id))
     }
 }
 

@@ -84,10 +84,10 @@ impl SpireAgent {
         } = &status;
         let unsigned = unsigned
             .iter()
-            .map(|problem| format!("the SPIRE server has signed no SVID to take for {problem}"));
+            .map(|it| format!("the SPIRE server has signed no SVID to take for {it} [SG0196]"));
         let bundles = bundles
             .iter()
-            .map(|problem| format!("the SPIRE server has no bundle to take of {problem}"));
+            .map(|it| format!("the SPIRE server has no bundle to take of {it} [SG0196]"));
         let source = status.as_source().failing();
         source.into_iter().chain(unsigned).chain(bundles).collect()
     }

@@ -1,5 +1,6 @@
 //! Programs in Go, built from the modules in `tests/peers/go`. Their versions are pinned by go.mod
-//! and go.sum; a program is built again when its module has changed.
+//! and go.sum; a program is built again when its module has changed. SPIRE's are pinned by their
+//! version alone: Go checks what it downloads by its database of checksums.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use crate::root;
 use crate::step::{output_of, run};
 
 const OPA: &str = "github.com/open-policy-agent/opa";
+const SPIRE: &str = "1.15.3";
+/// Versions of SPIRE that the tests were written for.
+const SPIRE_SERIES: &str = "1.15.";
 
 /// A client of the Workload API on go-spiffe.
 pub(super) fn spiffe_client() -> Option<PathBuf> {
@@ -60,6 +64,44 @@ pub(super) fn opa_cases() -> Option<PathBuf> {
     let folder = output_of(list.args(["list", "-m", "-f", "{{.Dir}}", OPA]))?;
     let cases = Path::new(folder.trim()).join("v1/test/cases/testdata");
     cases.is_dir().then_some(cases)
+}
+
+/// SPIRE's server or agent: the machine's own where its version fits, else as it was released.
+pub(super) fn spire(name: &str) -> Option<PathBuf> {
+    let installed = folder().join("bin").join(name);
+    let found = on_path(name).into_iter().chain([installed.clone()]);
+    if let Some(path) = found.into_iter().find(|path| is_fitting_spire(path)) {
+        return Some(path);
+    }
+    attempt(install_spire(name))?;
+    is_fitting_spire(&installed).then_some(installed)
+}
+
+fn install_spire(name: &str) -> anyhow::Result<()> {
+    let bin = folder().join("bin");
+    fs::create_dir_all(&bin)?;
+    let mut install = go(&bin)?;
+    install
+        .arg("install")
+        .arg(format!("github.com/spiffe/spire/cmd/{name}@v{SPIRE}"))
+        .env("GOBIN", &bin)
+        // Its own go.mod decides, wherever this is run.
+        .env("GOFLAGS", "-trimpath -buildvcs=false")
+        // Its database is SQLite, in C.
+        .env("CGO_ENABLED", "1");
+    run(&mut install)
+}
+
+fn is_fitting_spire(program: &Path) -> bool {
+    // Which of both it prints its version on has changed before.
+    let output = Command::new(program).arg("--version").output();
+    output.is_ok_and(|output| {
+        [output.stdout, output.stderr].iter().any(|text| {
+            String::from_utf8_lossy(text)
+                .trim()
+                .starts_with(SPIRE_SERIES)
+        })
+    })
 }
 
 /// A program from a module.

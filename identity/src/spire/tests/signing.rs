@@ -198,3 +198,17 @@ async fn tokens_are_signed_by_the_server_and_checked_here() {
     let unknown = agent.jwt_svid(entry, &audience).await.unwrap_err();
     assert!(matches!(unknown, SpireError::UnknownEntry), "{unknown}");
 }
+
+#[tokio::test]
+async fn a_token_of_a_key_that_is_newer_than_the_bundle_is_taken_with_the_newest_bundle() {
+    let stage = Stage::new().await;
+    stage.world().add("web", 1);
+    let agent = stage.agent();
+    agent.step().await.unwrap();
+    let entry = Arc::clone(&identities(&agent).issued()[0].entry);
+    stage.world().jwt_key = rcgen::KeyPair::generate().unwrap();
+    stage.world().jwt_key_id = "jwt-2".to_owned();
+    stage.world().sequence += 1;
+    let token = agent.jwt_svid(&entry, &["api".to_owned()]).await.unwrap();
+    assert_eq!(token.key_id, "jwt-2");
+}

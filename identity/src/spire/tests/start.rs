@@ -43,8 +43,11 @@ async fn at_a_start_what_does_not_pass_by_itself_is_not_waited_for() {
     let stage = Stage::new().await;
     stage.world().tokens.clear();
     let error = stage.agent().first(PATIENCE, |_| true).await.unwrap_err();
-    assert!(matches!(error, SpireError::Call { .. }), "{error}");
-    assert_eq!(stage.world().count("AttestAgent"), 1);
+    assert!(matches!(error, SpireError::NotAttested(_)), "{error}");
+    assert_eq!(
+        (error.code(), stage.world().count("AttestAgent")),
+        ("SG0195", 1)
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use rcgen::{CertificateParams, KeyPair, KeyUsagePurpose};
 use tokio_util::sync::CancellationToken;
 
+use super::authority::Authority;
 use super::world::{Fault, Node};
 use super::*;
 
@@ -285,4 +286,23 @@ async fn the_agent_follows_the_server_by_itself_until_it_is_told_to_stop() {
         .unwrap();
     stop.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn where_all_authorities_were_replaced_a_new_bundle_is_all_that_it_takes() {
+    let stage = repeatable().await;
+    drop(attested(&stage).await);
+    let now = stage.clock.now();
+    stage.world().authorities = vec![Authority::new(TRUST_DOMAIN, now)];
+    stage.world().agents.clear();
+    let refused = stage.agent().step().await.unwrap_err();
+    assert!(matches!(refused, SpireError::Untrusted { .. }), "{refused}");
+    assert!(refused.hint().unwrap().contains("spire_bundle.json"));
+    let root = encoding::certificates_pem([&stage.world().signer().root]);
+    std::fs::write(stage.file("bootstrap.pem"), root).unwrap();
+    std::fs::remove_file(stage.file("spire_bundle.json")).unwrap();
+    let agent = stage.agent();
+    agent.step().await.unwrap();
+    assert_eq!(paths(&agent), ["/web"]);
+    assert_eq!(stage.world().count("AttestAgent"), 2);
 }

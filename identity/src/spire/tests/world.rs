@@ -27,6 +27,7 @@ pub(super) struct World {
     /// Which of them signs.
     pub(super) signing: usize,
     pub(super) jwt_key: KeyPair,
+    pub(super) jwt_key_id: String,
     pub(super) sequence: u64,
     pub(super) tokens: BTreeSet<String>,
     /// By their SPIFFE IDs.
@@ -102,6 +103,7 @@ impl World {
             authorities: vec![Authority::new(TRUST_DOMAIN, now)],
             signing: 0,
             jwt_key: KeyPair::generate().unwrap(),
+            jwt_key_id: "jwt-1".to_owned(),
             sequence: 1,
             clock,
             tokens: BTreeSet::from(["token".to_owned()]),
@@ -241,7 +243,7 @@ impl World {
                 .collect(),
             jwt_authorities: vec![types::JwtKey {
                 public_key: self.jwt_key.subject_public_key_info(),
-                key_id: "jwt-1".to_owned(),
+                key_id: self.jwt_key_id.clone(),
                 expires_at: 0,
                 tainted: false,
             }],
@@ -260,7 +262,7 @@ impl World {
     pub(super) fn token(&self, id: &str, audience: &[String]) -> types::Jwtsvid {
         let now = seconds(self.clock.now());
         let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some("jwt-1".to_owned());
+        header.kid = Some(self.jwt_key_id.clone());
         let audience = match self.fault {
             Fault::OtherToken => json!(["somebody else"]),
             _ => json!(audience),
