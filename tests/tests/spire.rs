@@ -41,6 +41,7 @@ mod damage;
 mod entries;
 mod exclusion;
 mod federation;
+mod figures;
 mod gate;
 mod peers;
 mod played;

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
+use sidegate_tests::Sidegate;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
@@ -187,7 +188,9 @@ async fn the_first_bundle_may_come_in_several_ways<S: SpireServer>(server: S) {
 
     let line = "insecure_bootstrap = true";
     let machine = Machine::joining(&server).with("trust_bundle", line);
-    serves(&server, machine).await;
+    let gate = serves(&server, machine).await;
+    let log = gate.process.stderr();
+    assert!(log.contains("nothing verifies the SPIRE server"), "{log}");
 }
 
 /// Answers every request with this.
@@ -203,10 +206,11 @@ where
     served.await.ok();
 }
 
-async fn serves(server: &impl SpireServer, machine: Machine) {
+async fn serves(server: &impl SpireServer, machine: Machine) -> Sidegate {
     machine.register(server);
     let gate = machine.run();
     assert_eq!(machine.client(&gate).await.get("/hello").await.status, 200);
+    gate
 }
 
 async fn a_server_that_the_bundle_does_not_know_is_refused<S: SpireServer>(server: S) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use spiffe::{JwtSvid, WorkloadApiClient};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -70,10 +71,24 @@ async fn a_stream_and_a_listener_follow_entries_that_come_change_and_go<S: Spire
         status == 503 && text.contains("`main` has no identity")
     });
     assert_eq!(shown_id(&client).await, None);
-    server.create(&Entry::new(&machine.agent, GREETER, &[&component()]));
+    let again = Entry::new(&machine.agent, GREETER, &[&component()]);
+    let greeter = server.create(&again);
     is_up(&gate);
     assert_eq!(shown_id(&client).await, Some(id(GREETER)));
     assert_eq!(client.get("/hello").await.status, 200);
+
+    // Another identity is another listener, and that is for an operator to say.
+    let renamed = Entry {
+        spiffe_id: id("/renamed"),
+        ..again
+    };
+    server.update(&greeter, &renamed);
+    readiness(&gate, "a listener without its identity", |status, text| {
+        status == 503 && text.contains("`main` has no identity")
+    });
+    gate.process.signal(Signal::SIGHUP);
+    is_up(&gate);
+    assert_eq!(shown_id(&client).await, Some(id("/renamed")));
 }
 
 async fn a_listener_before_a_local_server_has_the_identity_of_its_own_entry<S: SpireServer>(
