@@ -1,10 +1,11 @@
 //! Files that are either the old one or the new one, whatever happens in between.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// What a file holds; `None` where there is none. It may be secret.
@@ -16,6 +17,28 @@ pub fn read(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         Ok(content) => Ok(Some(Zeroizing::new(content))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What a file that somebody else keeps holds: no more than `longest` bytes, and nothing that would have to
+/// be waited for, such as a pipe. It may be secret.
+///
+/// # Errors
+/// Any failure; there being no file is one.
+pub fn read_bounded(path: &Path, longest: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut content = Zeroizing::new(Vec::new());
+    let read = file.take(longest + 1).read_to_end(&mut content)?;
+    match u64::try_from(read) {
+        Ok(read) if read <= longest => Ok(content),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
     }
 }
 

@@ -45,6 +45,14 @@ pub enum MintError {
 }
 
 impl MintError {
+    /// Whether whoever signs is away, rather than unwilling.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Own(_) => false,
+            Self::Spire(error) => error.is_absence(),
+        }
+    }
+
     /// The stable diagnostic code.
     pub fn code(&self) -> &'static str {
         match self {

@@ -8,8 +8,8 @@ mod verifier;
 
 pub use client::{ClientTls, ClientTlsError, Expected, Grounds, Secured};
 pub use names::TlsServer;
-pub(crate) use peer::check_signer;
 pub use peer::{PeerError, PeerIdentity};
+pub(crate) use peer::{check_anchor, check_signer};
 
 pub use server::{HandshakeProblem, Presented, ServerTls, TlsError, TlsMode, Trust};
 pub use verifier::SpiffeVerifier;

@@ -35,7 +35,7 @@ fn source(old: &IdentitySource, new: &IdentitySource) -> Option<&'static str> {
 /// The configuration that can run now in the place of `old`, which is `new` but for what needs a
 /// restart; and the keys of that, in the order of the file.
 ///
-/// Another trust domain is another instance: nothing but the log is taken with it.
+/// Another trust domain, or another source, is another instance: nothing but the log is taken with it.
 pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
     let mut restart = Vec::new();
     let Config {
@@ -57,7 +57,10 @@ pub(crate) fn taken(old: &Config, new: Config) -> (Config, Vec<String>) {
         embedded => "embedded",
     } live { source, entries });
     restart.extend(source(&identity.source, &new.identity.source).map(str::to_owned));
-    let is_same_domain = identity.trust_domain == new.identity.trust_domain;
+    // Entries and listeners of one source are not those of another.
+    let kind = |identity: &Identity| std::mem::discriminant(&identity.source);
+    let is_same_domain =
+        identity.trust_domain == new.identity.trust_domain && kind(identity) == kind(&new.identity);
     let mut with_domain = |is_same: bool, key: &str| {
         if !is_same_domain && !is_same {
             restart.push(key.to_owned());

@@ -9,9 +9,19 @@ use spiffe::SpiffeId;
 
 use super::{JwtBundle, JwtSvid};
 use crate::entry::Entry;
+use crate::source::MintError;
 
 /// More are not kept: what is asked for then is signed anew.
 const LARGEST: usize = 1000;
+
+/// Nor of one SPIFFE ID.
+const LARGEST_OF_ONE: usize = 100;
+
+/// A token for audiences of more bytes is not kept.
+const LONGEST: usize = 4096;
+
+/// How long a new token is waited for where there is one that still counts.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Keeps a token until half of its life is over.
 #[derive(Debug, Default)]
@@ -24,18 +34,18 @@ type Key = (SpiffeId, Option<Duration>, BTreeSet<String>);
 
 impl JwtCache {
     /// The token for this entry and audience, kept or new. One whose key has left the bundle, or is
-    /// tainted, is new. Where none can be had, one that is past half of its life is given again.
+    /// tainted, is new. While whoever signs is away, one that is past half of its life is given again.
     ///
     /// # Errors
     /// What `mint` fails with.
-    pub async fn get<E>(
+    pub async fn get(
         &self,
         entry: &Entry,
         audience: &[String],
         bundle: &JwtBundle,
         now: SystemTime,
-        mint: impl Future<Output = Result<JwtSvid, E>>,
-    ) -> Result<JwtSvid, E> {
+        mint: impl Future<Output = Result<JwtSvid, MintError>>,
+    ) -> Result<JwtSvid, MintError> {
         let (id, ttl) = (entry.spiffe_id().clone(), entry.jwt_svid_ttl());
         let key = (id, ttl, audience.iter().cloned().collect());
         let counts =
@@ -46,16 +56,24 @@ impl JwtCache {
             return Ok(svid.clone());
         }
         // Not under the lock: whoever signs may be far away.
-        let svid = match (mint.await, kept) {
-            (Ok(svid), _) => svid,
-            (Err(_), Some(kept)) => return Ok(kept),
-            (Err(error), None) => return Err(error),
+        let svid = match kept {
+            None => mint.await?,
+            Some(kept) => match tokio::time::timeout(PATIENCE, mint).await {
+                Err(_) => return Ok(kept),
+                Ok(Err(error)) if error.is_absence() => return Ok(kept),
+                Ok(minted) => minted?,
+            },
         };
+        if audience.iter().map(String::len).sum::<usize>() > LONGEST {
+            return Ok(svid);
+        }
         let mut tokens = self.tokens();
         if tokens.len() >= LARGEST {
             tokens.retain(|_, kept| is_fresh(kept));
         }
-        if tokens.len() < LARGEST {
+        // No workload's tokens take the place of another's.
+        let of_this = tokens.keys().filter(|(id, ..)| *id == key.0).count();
+        if tokens.len() < LARGEST && of_this < LARGEST_OF_ONE {
             tokens.insert(key, svid.clone());
         }
         Ok(svid)

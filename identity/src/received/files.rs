@@ -4,9 +4,6 @@
 //! all three, or none of them. Reading sees what notifications of the kernel do not tell, such as
 //! links that Kubernetes changes.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +13,6 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
     EcdsaKeyPair, RsaKeyPair,
 };
-use rustix::fs::OFlags;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use spiffe::TrustDomain;
@@ -26,6 +22,7 @@ use zeroize::Zeroizing;
 use super::error::ReceivedError;
 use super::set::{Raw, ReceivedSet, bundle};
 use super::{Absence, ReceivedSource};
+use crate::durable;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -69,7 +66,7 @@ impl SvidFiles {
 
     fn content(&self) -> Result<Content, ReceivedError> {
         let read = |path: &Path| {
-            bounded(path).map_err(|source| ReceivedError::Read {
+            durable::read_bounded(path, LONGEST).map_err(|source| ReceivedError::Read {
                 path: path.to_owned(),
                 source,
             })
@@ -151,24 +148,6 @@ impl ReceivedSource {
             looks.tried = looks.last.take();
         }
         looks.last = Some(content);
-    }
-}
-
-/// No more than the longest file, and nothing that has to be waited for, such as a pipe.
-fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut content = Zeroizing::new(Vec::new());
-    let read = file.take(LONGEST + 1).read_to_end(&mut content)?;
-    match u64::try_from(read) {
-        Ok(..=LONGEST) => Ok(content),
-        _ => Err(io::ErrorKind::FileTooLarge.into()),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use spiffe::TrustDomain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::attest::{half_life, no_trust};
 use super::audience::AudienceRule;
@@ -35,6 +35,9 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a step begins anew, where the server denies the agent's SVID: with the one before, and
 /// with a new one.
 const ATTEMPTS: usize = 3;
+
+/// The pause between two looks for a key that is newer than the bundle.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What an agent needs to know.
 #[derive(Debug, Clone)]
@@ -76,6 +79,8 @@ pub(super) struct Held {
     pub(super) renew_at: SystemTime,
     /// A join token has been decided about: it is of no more use.
     pub(super) is_token_spent: bool,
+    /// The server has the node attested anew instead of renewing its SVID, as far as it has said.
+    pub(super) is_reattestable: bool,
     /// The server wants the node attested anew; what is in use counts until then.
     pub(super) must_reattest: bool,
     /// Why the server last wanted that.
@@ -83,6 +88,10 @@ pub(super) struct Held {
     /// The credentials are written.
     pub(super) is_kept: bool,
     pub(super) is_banned: bool,
+    /// There is something to publish. A step that is given up in the middle leaves it so.
+    pub(super) is_dirty: bool,
+    /// The last step has brought everything that the server has, whatever else failed.
+    is_followed: bool,
     /// What the server is verified by: the newest own bundle, or what there was before it.
     pub(super) trust: Option<Arc<X509Bundle>>,
     pub(super) session: Option<Current>,
@@ -101,6 +110,8 @@ pub(super) struct Held {
     /// The bundle's sequence number that the server was told of.
     pub(super) posted: Option<u64>,
     pub(super) synced: Option<SystemTime>,
+    /// When a token last had a key that the bundle lacked.
+    caught_up: Option<Instant>,
 }
 
 /// An SVID in use.
@@ -157,13 +168,18 @@ impl SpireAgent {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut pause = Pause::new(self.config.sync_interval);
         loop {
-            let step = tokio::select! {
+            let (step, is_followed) = tokio::select! {
                 () = stop.cancelled() => return,
-                step = self.step() => step,
+                mut held = self.held.lock() => {
+                    let step = self.advance(&mut held).await;
+                    (step, held.is_followed)
+                }
             };
             let wait = match step {
                 Ok(due) => pause.succeeded(due),
                 Err(SpireError::Banned) => return,
+                // What the server takes back must not wait for what is wrong here.
+                Err(_) if is_followed => pause.succeeded(Duration::MAX),
                 Err(_) => pause.failed(self.left()),
             };
             tokio::select! {
@@ -180,24 +196,45 @@ impl SpireAgent {
     /// What did not succeed.
     pub async fn step(&self) -> Result<Duration, SpireError> {
         let mut held = self.held.lock().await;
+        self.advance(&mut held).await
+    }
+
+    /// Has the bundle that has this key of JWT-SVIDs, if the server has one. Many may ask for it at once,
+    /// and a server whose bundle lags behind must not be asked for it with every token.
+    pub(super) async fn catch_up(&self, key_id: &str) {
+        let mut held = self.held.lock().await;
+        let is_soon = held.caught_up.is_some_and(|last| last.elapsed() < CATCH_UP);
+        if !self.knows_jwt_key(key_id) && !is_soon {
+            held.caught_up = Some(Instant::now());
+            // What did not succeed is told by the status; what the token is worth is looked at next.
+            let _ = self.advance(&mut held).await;
+        }
+    }
+
+    async fn advance(&self, held: &mut Held) -> Result<Duration, SpireError> {
         if held.is_banned {
             return Err(SpireError::Banned);
         }
-        let mut done = self.round(&mut held).await;
+        if held.is_dirty {
+            self.publish(held);
+        }
+        held.is_followed = false;
+        let mut done = self.round(held).await;
         for _ in 1..ATTEMPTS {
             let Err(SpireError::Denied { reason, .. }) = &done else {
                 break;
             };
-            done = match self.denied(&mut held, *reason) {
-                Ok(()) => self.round(&mut held).await,
+            done = match self.denied(held, *reason) {
+                Ok(()) => self.round(held).await,
                 Err(error) => Err(error),
             };
         }
         let now = self.clock.now();
-        if held.prune(now) {
-            self.publish(&held);
+        held.is_dirty |= held.prune(now);
+        if held.is_dirty {
+            self.publish(held);
         }
-        self.record(&held, done.as_ref().err(), now);
+        self.record(held, done.as_ref().err(), now);
         done.map(|()| held.idle(now))
     }
 
@@ -220,12 +257,16 @@ impl SpireAgent {
         }
         let session = self.session(held)?;
         let update = self.fetch(held, &session).await?;
+        held.is_followed = true;
         held.confirm();
-        let mut changed = self.apply(held, update);
+        let takes_back = self.apply(held, update);
+        if takes_back {
+            // Not after all that there is to sign.
+            self.publish(held);
+        }
         let kept = kept.and(self.keep(held));
-        let (signed, outcome) = self.sign(held, &session).await;
-        changed |= signed;
-        if changed {
+        let outcome = self.sign(held, &session).await;
+        if held.is_dirty {
             self.publish(held);
         }
         self.post_status(held, &session).await;
@@ -261,7 +302,8 @@ impl SpireAgent {
     }
 
     /// Makes what is held the next generation.
-    pub(super) fn publish(&self, held: &Held) {
+    pub(super) fn publish(&self, held: &mut Held) {
+        held.is_dirty = false;
         let generation = self.sender.borrow().generation + 1;
         info!(generation, "identities renewed");
         let trust_domain = &self.config.trust_domain;
@@ -307,10 +349,12 @@ impl SpireAgent {
 
     /// How long the first of the SVIDs still counts.
     fn left(&self) -> Option<Duration> {
-        let identities = self.identities();
+        let (identities, now) = (self.identities(), self.clock.now());
         let ends = identities.issued().iter();
-        let first = ends.map(|issued| issued.svid.validity().not_after).min()?;
-        Some(first.duration_since(self.clock.now()).unwrap_or_default())
+        let ends = ends.map(|issued| issued.svid.validity().not_after);
+        // What has ended already is no reason to hurry.
+        let first = ends.filter(|end| now < *end).min()?;
+        first.duration_since(now).ok()
     }
 
     /// Keeps how a step went, to be shown, and logs what did not fail in the same way before.
@@ -332,6 +376,15 @@ impl SpireAgent {
             }
             None if status.failing.is_some() => info!("the SPIRE server is followed again"),
             _ => {}
+        }
+        let mut told = held.unsigned.iter().chain(&held.bundle_problems);
+        let before =
+            |problem| status.unsigned.contains(problem) || status.bundles.contains(problem);
+        while let Some(problem) = told.find(|problem| !before(problem)) {
+            warn!(
+                code = "SG0196",
+                problem, "of what the SPIRE server gives, this is not taken"
+            );
         }
         let known = held.authorized.values();
         let ends = held.svids.values();
@@ -374,10 +427,13 @@ impl Held {
             renew_at: in_use.map_or(never, half_life),
             credentials,
             is_token_spent: false,
+            is_reattestable: false,
             must_reattest: false,
             denial: None,
             is_kept: true,
             is_banned: false,
+            is_dirty: false,
+            is_followed: false,
             trust: None,
             session: None,
             bundle: None,
@@ -391,6 +447,7 @@ impl Held {
             next_tainted: never,
             posted: None,
             synced: None,
+            caught_up: None,
         }
     }
 }

@@ -19,6 +19,7 @@ use super::proto::bundle::bundle_client::BundleClient;
 use super::proto::types;
 use super::session::Session;
 use super::sync::{self, Authorized};
+use crate::chain;
 use crate::clock::moment;
 use crate::registry::{Origin, Registration};
 use crate::selector::Attestor;
@@ -28,15 +29,27 @@ use crate::tls::verify_chain;
 /// So many foreign bundles are fetched at once.
 const AT_ONCE: usize = 10;
 
+/// The last second of the year 9999: what is told as later cannot be shown.
+pub(super) const LAST: u64 = 253_402_300_799;
+
 /// Everything that the server has, read and in order.
 pub(super) struct Update {
     authorized: Authorized,
     /// `None` where it is the one that is there.
     own: Option<Bundle>,
-    federated: BTreeMap<TrustDomain, types::Bundle>,
+    federated: BTreeMap<TrustDomain, Foreign>,
 }
 
-type Fetched = (TrustDomain, Result<Option<types::Bundle>, SpireError>);
+/// What the server says of a foreign bundle.
+enum Foreign {
+    Sent(types::Bundle),
+    /// It has none.
+    Missing,
+    /// It could not give it.
+    Failed(String),
+}
+
+type Fetched = (TrustDomain, Result<Foreign, SpireError>);
 
 impl SpireAgent {
     /// Asks the server for everything. Nothing changes here before all of it is there.
@@ -68,9 +81,7 @@ impl SpireAgent {
             match tasks.join_next().await {
                 None => break,
                 Some(Ok((trust_domain, sent))) => {
-                    if let Some(sent) = sent? {
-                        federated.insert(trust_domain, sent);
-                    }
+                    federated.insert(trust_domain, sent?);
                 }
                 Some(Err(failure)) => {
                     return Err(SpireError::Refused {
@@ -87,33 +98,35 @@ impl SpireAgent {
         })
     }
 
-    /// Takes an update. Says whether a watcher would see a difference.
+    /// Takes an update. Says whether it takes something back, which must not wait.
     pub(super) fn apply(&self, held: &mut Held, update: Update) -> bool {
         let now = self.clock.now();
         held.synced = Some(now);
-        let mut changed = held.take_federated(update.federated, &update.authorized);
-        changed |= self.take_entries(held, update.authorized);
+        let mut takes_back = held.take_federated(update.federated);
+        held.is_dirty |= takes_back;
+        takes_back |= self.take_entries(held, update.authorized);
         if let Some(own) = update.own {
-            held.take_own(own, now);
-            changed = true;
+            takes_back |= held.take_own(own, now);
+            held.is_dirty = true;
         }
-        changed
+        takes_back
     }
 
     /// Takes the entries: SVIDs of those that are gone go with them, and what is left gets a new SVID
-    /// where the entry is another.
+    /// where the entry is another. Says whether an entry is gone without another in its place.
     fn take_entries(&self, held: &mut Held, authorized: Authorized) -> bool {
         if held.authorized == authorized {
             return false;
         }
         let now = self.clock.now();
         let mut gone = Vec::new();
-        let mut changed = false;
+        let (mut changed, mut takes_back) = (false, false);
         held.svids.retain(|id, svid| {
             let known = authorized.get(id);
             let entry = known.and_then(|known| known.served());
             let same_id = entry.filter(|entry| entry.spiffe_id() == svid.issued.entry.spiffe_id());
             let Some(entry) = same_id else {
+                takes_back |= entry.is_none();
                 gone.push(svid.issued.entry.spiffe_id().clone());
                 return false;
             };
@@ -143,13 +156,14 @@ impl SpireAgent {
             }
         }
         held.authorized = authorized;
-        changed || !gone.is_empty()
+        held.is_dirty |= changed || !gone.is_empty();
+        takes_back
     }
 }
 
 impl Held {
-    /// Takes the own bundle.
-    fn take_own(&mut self, own: Bundle, now: SystemTime) {
+    /// Takes the own bundle. Says whether it trusts less than the one before.
+    fn take_own(&mut self, own: Bundle, now: SystemTime) -> bool {
         info!(
             sequence = own.sent.sequence_number,
             "the trust domain has another bundle"
@@ -162,7 +176,7 @@ impl Held {
         let before = self.trust.replace(Arc::clone(&bundle));
         (self.bundle, self.is_bundle_kept) = (Some(own), false);
         if before.is_some_and(|before| bundle.trusts_all_of(&before)) {
-            return;
+            return false;
         }
         for svid in self.svids.values_mut() {
             let chain = svid.issued.svid.chain();
@@ -177,32 +191,29 @@ impl Held {
         {
             self.renew_at = now;
         }
+        true
     }
 
-    /// Takes foreign bundles. One that is refused leaves the one before in its place; one that the
-    /// server no longer has, or no entry wants, goes.
-    fn take_federated(
-        &mut self,
-        federated: BTreeMap<TrustDomain, types::Bundle>,
-        authorized: &Authorized,
-    ) -> bool {
+    /// Takes foreign bundles. One that cannot be had, or is refused, leaves the one before in its place;
+    /// one that the server no longer has, or no entry wants, goes. Says whether there is a difference.
+    fn take_federated(&mut self, federated: BTreeMap<TrustDomain, Foreign>) -> bool {
         let mut changed = false;
         self.bundle_problems.clear();
-        let served = authorized.values().filter_map(|known| known.served());
-        let wanted: BTreeSet<_> = served.flat_map(|entry| entry.federates_with()).collect();
-        for missing in wanted.iter().filter(|it| !federated.contains_key(**it)) {
-            let problem = format!("{missing}: the server has no bundle of it");
-            self.bundle_problems.push(problem);
-        }
         let count = self.federated.len();
-        self.federated.retain(|it, _| federated.contains_key(it));
+        self.federated.retain(|it, _| {
+            let foreign = federated.get(it);
+            foreign.is_some_and(|foreign| !matches!(foreign, Foreign::Missing))
+        });
         changed |= self.federated.len() != count;
-        for (trust_domain, sent) in federated {
+        for (trust_domain, foreign) in federated {
             let before = self.federated.get(&trust_domain);
-            if before.is_some_and(|before| before.sent == sent) {
-                continue;
-            }
-            match messages::bundle(sent, &trust_domain) {
+            let read = match foreign {
+                Foreign::Sent(sent) if before.is_some_and(|before| before.sent == sent) => continue,
+                Foreign::Sent(sent) => messages::bundle(sent, &trust_domain),
+                Foreign::Missing => Err("the server has no bundle of it".to_owned()),
+                Foreign::Failed(problem) => Err(problem),
+            };
+            match read {
                 Ok(bundle) => {
                     let bundle = match before {
                         Some(before) => bundle.after(before),
@@ -235,6 +246,7 @@ impl Held {
 
     /// The entry's SVID from now on.
     pub(super) fn issue(&mut self, id: String, svid: HeldSvid) {
+        self.is_dirty = true;
         self.svids.insert(id, svid);
     }
 
@@ -250,7 +262,7 @@ impl Held {
         let registrations = ordered.map(|(created, id, svid)| Registration {
             id: id.clone(),
             origin: Origin::SpireServer,
-            created_at: moment(u64::try_from(created).unwrap_or_default()),
+            created_at: moment(u64::try_from(created).unwrap_or_default().min(LAST)),
             entry: Arc::clone(&svid.issued.entry),
         });
         registrations.collect()
@@ -291,10 +303,12 @@ async fn get_federated(session: Arc<Session>, trust_domain: TrustDomain) -> Fetc
             }
         })
         .await;
-    let sent = match sent {
-        Ok(sent) => Ok(Some(sent)),
-        Err(error) if error.grpc_code() == Some(Code::NotFound) => Ok(None),
+    let foreign = match sent {
+        Ok(sent) => Ok(Foreign::Sent(sent)),
+        Err(error) if error.grpc_code() == Some(Code::NotFound) => Ok(Foreign::Missing),
+        // One trust domain's trouble must not be that of all others.
+        Err(error) if error.is_of_one_call() => Ok(Foreign::Failed(chain(&error))),
         Err(error) => Err(error),
     };
-    (trust_domain, sent)
+    (trust_domain, foreign)
 }

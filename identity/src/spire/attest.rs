@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
@@ -74,26 +73,26 @@ impl SpireAgent {
             .await;
         let is_decided = answer.as_ref().err().is_none_or(SpireError::is_decision);
         held.is_token_spent |= !is_repeatable && is_decided;
-        let sent = answer?;
-        // Best the newest, but the token that was used must not be lost for it.
-        let newest = self.own_bundle(&session).await.map(|bundle| bundle.x509);
-        let bundle = newest.unwrap_or(trust);
-        let svid = key.receive(
-            sent,
-            Awaited::Agent(&self.config.trust_domain),
-            &bundle,
-            self.clock.now(),
-        );
+        let (sent, is_reattestable) = answer?;
+        held.is_reattestable = is_reattestable;
+        let awaited = Awaited::Agent(&self.config.trust_domain);
+        let receive =
+            |bundle: &X509Bundle| key.receive(sent.clone(), awaited, bundle, self.clock.now());
+        let svid = match receive(&trust) {
+            Ok(svid) => Ok(svid),
+            // It may be of a newer authority than the bundle.
+            Err(_) => receive(&self.own_bundle(&session).await?.x509),
+        };
         let svid = svid.map_err(|problem| SpireError::Refused { method, problem })?;
         info!(agent_id = %svid.id(), "the SPIRE server has attested this node");
-        held.trust = Some(bundle);
         let credentials = Credentials {
             in_use: Some(Arc::new(svid)),
             fallback: None,
         };
         held.take(credentials, now);
         (held.must_reattest, held.denial, held.is_kept) = (false, None, false);
-        Ok(())
+        // Before anything else: what was shown might not serve again.
+        self.keep(held)
     }
 
     /// Renews the agent's SVID at half of its life. The old one stays, in memory and on disk, until
@@ -102,6 +101,11 @@ impl SpireAgent {
         let now = self.clock.now();
         if now < held.renew_at || held.credentials.fallback.is_some() || held.must_reattest {
             return Ok(());
+        }
+        if held.is_reattestable {
+            // The server would only say so.
+            held.must_reattest = true;
+            return self.ensure_attested(held).await;
         }
         let session = self.session(held)?;
         let key = NewKey::generate()?;
@@ -206,8 +210,9 @@ impl SpireAgent {
             .await;
         match posted {
             Ok(_) => held.posted = sequence,
-            Err(error) if error.grpc_code() == Some(Code::Unimplemented) => held.posted = sequence,
+            // Old servers do not know it, or do not allow it; and nobody waits for it.
             Err(error) => {
+                held.posted = sequence;
                 let error = crate::chain(&error);
                 tracing::debug!(error, "the agent's status is not posted");
             }
@@ -252,10 +257,9 @@ impl SpireAgent {
     /// The bundle of an earlier run, or the one to begin with; none where the first contact is to be
     /// trusted.
     pub(super) async fn known_trust(&self) -> Result<Option<Arc<X509Bundle>>, SpireError> {
-        let trust_domain = &self.config.trust_domain;
         let bundle = match self.directory.bundle()? {
             Some(kept) => Some(kept),
-            None => self.config.bootstrap.bundle(trust_domain).await?,
+            None => self.config.bootstrap.bundle().await?,
         };
         Ok(bundle.map(Arc::new))
     }
@@ -354,12 +358,13 @@ pub(super) fn no_trust() -> SpireError {
     }
 }
 
-/// Shows the evidence, answers challenges, and returns the SVID that comes of it.
+/// Shows the evidence, answers challenges, and returns the SVID that comes of it, and whether the node is
+/// to be attested anew instead of renewing it.
 async fn exchange(
     channel: Channel,
     evidence: &Evidence,
     key: &NewKey,
-) -> Result<Option<types::X509svid>, Failure> {
+) -> Result<(Option<types::X509svid>, bool), Failure> {
     let (requests, receiver) = mpsc::channel(1);
     let first = Step::Params(Params {
         data: Some(AttestationData {
@@ -381,7 +386,7 @@ async fn exchange(
         let answer = answers.message().await?.and_then(|answer| answer.step);
         match answer {
             None => return Err("it ended without a result".into()),
-            Some(Answer::Result(result)) => return Ok(result.svid),
+            Some(Answer::Result(result)) => return Ok((result.svid, result.reattestable)),
             Some(Answer::Challenge(challenge)) => {
                 send(Step::ChallengeResponse(evidence.respond(&challenge)?)).await;
             }

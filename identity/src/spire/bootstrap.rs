@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use spiffe::TrustDomain;
 
 use super::error::SpireError;
 use crate::spiffe_bundle::SpiffeBundle;
@@ -15,7 +14,7 @@ use crate::svid::X509Bundle;
 use crate::{chain, durable};
 
 /// A bundle is far smaller.
-const LARGEST: usize = 1024 * 1024;
+pub(super) const LARGEST: u64 = 1024 * 1024;
 
 /// Where the bundle comes from that the server is verified by at first contact. Later the state
 /// directory has the newest.
@@ -46,23 +45,20 @@ pub type FetchedBundle<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>
 
 impl Bootstrap {
     /// The bundle; `None` where the first contact is to be trusted.
-    pub(super) async fn bundle(
-        &self,
-        trust_domain: &TrustDomain,
-    ) -> Result<Option<X509Bundle>, SpireError> {
+    pub(super) async fn bundle(&self) -> Result<Option<X509Bundle>, SpireError> {
         let (from, document) = match self {
             Self::Insecure => return Ok(None),
             Self::File(path) => {
-                let read = durable::read(path).map_err(|error| error.to_string());
-                let document = read.and_then(|read| read.ok_or("it is not there".to_owned()));
+                let document = durable::read_bounded(path, LARGEST);
+                let document = document.map(|document| document.to_vec());
                 (
                     path.display().to_string(),
-                    document.map(|document| document.to_vec()),
+                    document.map_err(|error| error.to_string()),
                 )
             }
             Self::Url { url, fetch } => (url.clone(), fetch.fetch().await),
         };
-        let bundle = document.and_then(|document| read(&document, trust_domain));
+        let bundle = document.and_then(|document| read(&document));
         let bundle = bundle.map_err(|problem| SpireError::Bootstrap { from, problem })?;
         Ok(Some(bundle))
     }
@@ -78,9 +74,9 @@ impl fmt::Debug for Bootstrap {
     }
 }
 
-/// Reads a bundle in either format. It has at least one root, and each may sign for the trust domain.
-fn read(document: &[u8], trust_domain: &TrustDomain) -> Result<X509Bundle, String> {
-    if document.len() > LARGEST {
+/// Reads a bundle in either format. It has at least one root, and each may sign.
+fn read(document: &[u8]) -> Result<X509Bundle, String> {
+    if u64::try_from(document.len()).is_ok_and(|length| length > LARGEST) {
         return Err(format!("it has more than {LARGEST} bytes"));
     }
     let roots = match document.trim_ascii_start().starts_with(b"{") {
@@ -94,7 +90,7 @@ fn read(document: &[u8], trust_domain: &TrustDomain) -> Result<X509Bundle, Strin
         return Err("it has no certificates".to_owned());
     }
     let bundle = X509Bundle::new(roots).map_err(|error| chain(&error))?;
-    bundle.check(trust_domain).map_err(|error| chain(&error))?;
+    bundle.check_anchors().map_err(|error| chain(&error))?;
     Ok(bundle)
 }
 

@@ -138,7 +138,7 @@ impl StateDirectory {
         };
         let bundle = SpiffeBundle::parse(&json).map_err(|error| damaged(chain(&error)))?;
         let bundle = X509Bundle::new(bundle.x509_authorities)
-            .and_then(|bundle| bundle.check(&self.trust_domain).map(|()| bundle));
+            .and_then(|bundle| bundle.check_anchors().map(|()| bundle));
         let bundle = bundle.map_err(|error| damaged(chain(&error)))?;
         match bundle.roots() {
             [] => Err(damaged("it has no certificates".to_owned())),

@@ -187,8 +187,9 @@ impl SpireError {
                 Some("restore the file, or remove it to have the node attested again")
             }
             Self::Untrusted { .. } => Some(
-                "if all of its authorities were replaced: put the new bundle in place, remove \
-                 `spire_bundle.json` from the state directory, and restart",
+                "if all of its authorities were replaced: put the new bundle in place, and a new join \
+                 token if there was one, remove `spire_bundle.json` from the state directory, and \
+                 restart",
             ),
             Self::File { .. }
             | Self::Bootstrap { .. }
@@ -220,6 +221,26 @@ impl SpireError {
             | Self::Banned
             | Self::Key(_)
             | Self::UnknownEntry => false,
+        }
+    }
+
+    /// Whether it is about this call alone: others might succeed at the same time.
+    pub(super) fn is_of_one_call(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => source.status.source().is_none(),
+            Self::Refused { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server is away, rather than unwilling.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Untrusted { .. } | Self::Timeout(_) => true,
+            Self::Call { source, .. } => {
+                source.status.source().is_some() || source.status.code() == Code::Unavailable
+            }
+            _ => false,
         }
     }
 

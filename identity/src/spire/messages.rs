@@ -16,7 +16,6 @@ use super::proto::types;
 use super::status::RefusedEntry;
 use crate::chain;
 use crate::entry::{Entry, EntryError, EntryRequest};
-use crate::federation::{self, Verifying};
 use crate::jwt::JwtBundle;
 use crate::selector::SelectorError;
 use crate::spiffe_bundle::{JwtKey, SpiffeBundle};
@@ -108,7 +107,10 @@ pub(super) fn bundle(sent: types::Bundle, trust_domain: &TrustDomain) -> Result<
     let roots = &sent.x509_authorities;
     let tainted = roots.iter().filter(|root| root.tainted);
     let tainted: Vec<_> = tainted.map(certificate).collect();
-    let keys = sent.jwt_authorities.iter().map(jwt_key);
+    let keys = sent
+        .jwt_authorities
+        .iter()
+        .filter_map(|sent| jwt_key(sent).transpose());
     let spiffe = SpiffeBundle {
         x509_authorities: roots.iter().map(certificate).collect(),
         jwt_authorities: keys.collect::<Result<_, _>>()?,
@@ -119,14 +121,15 @@ pub(super) fn bundle(sent: types::Bundle, trust_domain: &TrustDomain) -> Result<
             Err(_) => return Err("its refresh hint is negative".to_owned()),
         },
     };
-    let read = federation::verifying(trust_domain, &spiffe);
-    let Verifying { x509, jwt } = read.map_err(|error| chain(&error))?;
-    let x509 = X509Bundle::clone(&x509).tainted(&tainted);
+    let x509 = X509Bundle::new(spiffe.x509_authorities.clone())
+        .and_then(|x509| x509.check_anchors().map(|()| x509))
+        .and_then(|x509| x509.tainted(&tainted));
+    let jwt = JwtBundle::new(trust_domain, spiffe.jwks()).map_err(|error| chain(&error))?;
     let tainted = sent.jwt_authorities.iter().filter(|key| key.tainted);
     let tainted = tainted.map(|key| key.key_id.clone()).collect();
     Ok(Bundle {
         x509: Arc::new(x509.map_err(|error| chain(&error))?),
-        jwt: Arc::new(JwtBundle::clone(&jwt).with_tainted(tainted)),
+        jwt: Arc::new(jwt.with_tainted(tainted)),
         sent,
         spiffe,
     })
@@ -145,8 +148,8 @@ impl Bundle {
     }
 }
 
-/// The key of a JWT authority, by way of its JWK.
-fn jwt_key(sent: &types::JwtKey) -> Result<JwtKey, String> {
+/// The key of a JWT authority, by way of its JWK; none of a kind that signs no JWT-SVIDs.
+fn jwt_key(sent: &types::JwtKey) -> Result<Option<JwtKey>, String> {
     let refused = |problem: &str| format!("JWT key `{}` cannot be used: {problem}", sent.key_id);
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let Ok(([], key)) = SubjectPublicKeyInfo::from_der(&sent.public_key) else {
@@ -166,7 +169,7 @@ fn jwt_key(sent: &types::JwtKey) -> Result<JwtKey, String> {
                 Some(curve) if curve == OID_EC_P256 => ("P-256", 32),
                 Some(curve) if curve == OID_NIST_EC_P384 => ("P-384", 48),
                 Some(curve) if curve == OID_NIST_EC_P521 => ("P-521", 66),
-                _ => return Err(refused("its curve is not known")),
+                _ => return Ok(None),
             };
             // Uncompressed: 4, then x and y (SEC 1 section 2.3.3).
             let point = point.data().strip_prefix(&[4]);
@@ -181,9 +184,8 @@ fn jwt_key(sent: &types::JwtKey) -> Result<JwtKey, String> {
                 "y": encode(y),
             })
         }
-        _ => return Err(refused("its type is not known")),
+        _ => return Ok(None),
     };
     let read = JwtKey::parse(jwk.to_string().as_bytes());
-    let read = read.map_err(|error| refused(&chain(&error)))?;
-    read.ok_or_else(|| refused("its type is not known"))
+    read.map_err(|error| refused(&chain(&error)))
 }

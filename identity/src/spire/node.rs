@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::bootstrap::certificates;
+use super::bootstrap::{LARGEST, certificates};
 use super::error::SpireError;
 use crate::durable;
 
@@ -207,7 +207,11 @@ impl Nonce {
 
 impl PossessedKey {
     fn read(content: &[u8]) -> Result<Self, &'static str> {
-        let block = pem::parse(content).map_err(|_| "it is not PEM")?;
+        let blocks = pem::parse_many(content).map_err(|_| "it is not PEM")?;
+        // The parameters of a curve may stand before it, and certificates beside it.
+        let mut blocks = blocks.into_iter();
+        let block = blocks.find(|block| block.tag().ends_with("PRIVATE KEY"));
+        let block = block.ok_or("there is no private key in it")?;
         let der = Zeroizing::new(block.into_contents());
         let found = [
             &ECDSA_P256_SHA256_FIXED_SIGNING,
@@ -241,8 +245,7 @@ fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm, der: &[u8]) -> Option<Posses
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SpireError> {
-    let read = durable::read(path).map_err(|error| unusable(path, &error.to_string()))?;
-    read.ok_or_else(|| unusable(path, "it is not there"))
+    durable::read_bounded(path, LARGEST).map_err(|error| unusable(path, &error.to_string()))
 }
 
 fn unusable(path: &Path, problem: &str) -> SpireError {

@@ -134,7 +134,11 @@ impl Session {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let channel = self.channel().await?;
+        // The lock on the way there is waited for too.
+        let channel = match tokio::time::timeout(TIMEOUT, self.channel()).await {
+            Ok(channel) => channel?,
+            Err(elapsed) => return Err(failed(&self.connector.address, &elapsed)),
+        };
         let done = match tokio::time::timeout(TIMEOUT, attempt(channel)).await {
             Ok(done) => done.map_err(|failure| SpireError::of(method, failure)),
             Err(_) => Err(SpireError::Timeout(method)),
@@ -157,10 +161,7 @@ impl Session {
         }
         let address = &self.connector.address;
         let connecting = self.endpoint.connect_with_connector(self.connector.clone());
-        let connected = match tokio::time::timeout(TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| failed(address, &error))?,
-            Err(elapsed) => return Err(failed(address, &elapsed)),
-        };
+        let connected = connecting.await.map_err(|error| failed(address, &error))?;
         Ok(channel.insert(connected).clone())
     }
 }

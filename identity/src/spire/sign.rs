@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
 use tonic::Code;
 use zeroize::Zeroizing;
 
 use super::agent::{Held, HeldSvid, SpireAgent};
+use super::apply::LAST;
 use super::attest::{no_trust, renewal};
 use super::error::{Failure, SpireError};
 use super::key::{Awaited, NewKey};
@@ -14,6 +16,7 @@ use super::messages;
 use super::proto::svid::batch_new_x509svid_response::Result as Signed;
 use super::proto::svid::svid_client::SvidClient;
 use super::proto::svid::{BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams};
+use super::proto::types;
 use super::session::Session;
 use crate::clock::moment;
 use crate::entry::Entry;
@@ -28,39 +31,36 @@ const TAINTED: usize = 100;
 /// And with this pause between.
 const TAINTED_PAUSE: Duration = Duration::from_secs(5);
 
+/// The call in which a token is signed.
+const NEW_JWT: &str = "NewJWTSVID";
+
 /// What is asked of the server for one entry.
 type Wanted = (String, Arc<Entry>);
 
 impl SpireAgent {
-    /// Has SVIDs signed for all entries that need one. Says whether there are new ones.
-    pub(super) async fn sign(
-        &self,
-        held: &mut Held,
-        session: &Session,
-    ) -> (bool, Result<(), SpireError>) {
+    /// Has SVIDs signed for all entries that need one.
+    pub(super) async fn sign(&self, held: &mut Held, session: &Session) -> Result<(), SpireError> {
         let wanted = held.wanted(self.clock.now());
         held.unsigned.clear();
-        let mut changed = false;
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let size = held.batch.get().min(rest.len());
             let (batch, others) = rest.split_at(size);
             match self.sign_batch(held, session, batch).await {
-                Ok(signed) => {
+                Ok(()) => {
                     held.batch.succeeded();
-                    changed |= signed;
                     rest = others;
                 }
                 Err(error) => {
                     let is_smaller = held.batch.failed();
                     if !(is_smaller && is_too_much(&error)) {
                         self.metrics.rotation_failed();
-                        return (changed, Err(error));
+                        return Err(error);
                     }
                 }
             }
         }
-        (changed, Ok(()))
+        Ok(())
     }
 
     async fn sign_batch(
@@ -68,7 +68,7 @@ impl SpireAgent {
         held: &mut Held,
         session: &Session,
         batch: &[Wanted],
-    ) -> Result<bool, SpireError> {
+    ) -> Result<(), SpireError> {
         let count = batch.len();
         // Making keys and verifying chains takes its time.
         let keys = blocking(move || {
@@ -114,7 +114,6 @@ impl SpireAgent {
             });
             received.collect::<Vec<Result<_, String>>>()
         });
-        let mut changed = false;
         for ((id, entry), received) in batch.iter().zip(received.await?) {
             let problem = match received {
                 Ok((svid, lasts)) if lasts || held.svids.get(id).is_none_or(|it| it.due <= now) => {
@@ -128,7 +127,6 @@ impl SpireAgent {
                         },
                     };
                     held.issue(id.clone(), svid);
-                    changed = true;
                     continue;
                 }
                 Ok(_) => "the new SVID is under a tainted authority too".to_owned(),
@@ -138,7 +136,7 @@ impl SpireAgent {
             held.unsigned
                 .push(format!("{}: {problem}", entry.spiffe_id()));
         }
-        Ok(changed)
+        Ok(())
     }
 
     /// A JWT-SVID for an entry that the server has authorized. Which audiences a workload may ask for
@@ -151,23 +149,18 @@ impl SpireAgent {
         entry: &Entry,
         audience: &[String],
     ) -> Result<JwtSvid, SpireError> {
-        let method = "NewJWTSVID";
-        let refused = |problem: String| SpireError::Refused { method, problem };
-        let (entry_id, session) = self.signs(entry).ok_or(SpireError::UnknownEntry)?;
-        let request = NewJwtsvidRequest {
-            entry_id: entry_id.to_string(),
-            audience: audience.to_vec(),
+        let refused = |problem: String| SpireError::Refused {
+            method: NEW_JWT,
+            problem,
         };
-        let sent = session
-            .call(method, |channel| {
-                let request = request.clone();
-                async move {
-                    let answer = SvidClient::new(channel).new_jwtsvid(request).await?;
-                    let svid = answer.into_inner().svid;
-                    svid.ok_or_else(|| "there is no SVID in it".into())
-                }
-            })
-            .await?;
+        let sent = match self.new_jwt(entry, audience).await {
+            // Between a new attestation and its first use the agent's SVID before it counts no more.
+            Err(SpireError::Denied { .. }) => {
+                self.step().await?;
+                self.new_jwt(entry, audience).await?
+            }
+            other => other?,
+        };
         let token = Zeroizing::new(sent.token);
         let told = messages::spiffe_id(sent.id.as_ref()).map_err(refused)?;
         let own = &self.config.trust_domain;
@@ -176,7 +169,7 @@ impl SpireAgent {
         let key_id = key_id.ok_or_else(|| refused("it names no key".to_owned()))?;
         if !self.knows_jwt_key(&key_id) {
             // The server may sign with a new one before the bundle was asked for again.
-            self.step().await?;
+            self.catch_up(&key_id).await;
         }
         let bundles = self.identities().jwt_bundles.clone();
         let wanted = audience.first();
@@ -186,12 +179,11 @@ impl SpireAgent {
         if told != *entry.spiffe_id() || valid.spiffe_id != told {
             return Err(refused(format!("the SVID is of `{}`", valid.spiffe_id)));
         }
-        let times = (
-            u64::try_from(sent.issued_at),
-            u64::try_from(sent.expires_at),
-        );
-        let (Ok(issued), Ok(expires)) = times else {
-            return Err(refused("its times are before 1970".to_owned()));
+        // What the token says is what its readers go by.
+        let expires = valid.claims.get("exp").and_then(Value::as_u64);
+        let issued = u64::try_from(sent.issued_at).ok();
+        let (Some(issued), Some(expires)) = (issued, expires.filter(|it| *it <= LAST)) else {
+            return Err(refused("its times are none".to_owned()));
         };
         let validity = Validity {
             not_before: moment(issued),
@@ -210,7 +202,29 @@ impl SpireAgent {
 }
 
 impl SpireAgent {
-    fn knows_jwt_key(&self, key_id: &str) -> bool {
+    async fn new_jwt(
+        &self,
+        entry: &Entry,
+        audience: &[String],
+    ) -> Result<types::Jwtsvid, SpireError> {
+        let (entry_id, session) = self.signs(entry).ok_or(SpireError::UnknownEntry)?;
+        let request = NewJwtsvidRequest {
+            entry_id,
+            audience: audience.to_vec(),
+        };
+        session
+            .call(NEW_JWT, |channel| {
+                let request = request.clone();
+                async move {
+                    let answer = SvidClient::new(channel).new_jwtsvid(request).await?;
+                    let svid = answer.into_inner().svid;
+                    svid.ok_or_else(|| "there is no SVID in it".into())
+                }
+            })
+            .await
+    }
+
+    pub(super) fn knows_jwt_key(&self, key_id: &str) -> bool {
         let identities = self.identities();
         let bundle = identities.jwt_bundles.get(&self.config.trust_domain);
         bundle.is_some_and(|bundle| bundle.has_key(key_id))
@@ -239,7 +253,9 @@ impl Held {
         // `None` comes first.
         wanted.sort_by_key(|(end, _)| *end);
         if now >= self.next_tainted && !tainted.is_empty() {
-            tainted.sort_by_key(|(end, _)| *end);
+            // Those that the server does not sign must not keep back the others.
+            let start = rand::random_range(0..tainted.len());
+            tainted.rotate_left(start);
             wanted.extend(tainted.into_iter().take(TAINTED));
             self.next_tainted = now + TAINTED_PAUSE;
         }
@@ -276,9 +292,17 @@ fn signed(
         ),
         code => Err(format!(
             "the server does not sign it: {code}: {}",
-            status.message
+            shown(&status.message)
         )),
     }
+}
+
+/// The beginning of a text of the server's, in one line.
+fn shown(text: &str) -> String {
+    text.chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 /// Whether less might succeed at once.

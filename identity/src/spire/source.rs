@@ -55,7 +55,9 @@ impl SpireAgent {
     /// # Errors
     /// What is in the way.
     pub async fn examine(&self) -> Result<(), SpireError> {
-        if self.directory.credentials()?.in_use.is_none() {
+        let in_use = self.directory.credentials()?.in_use;
+        let now = self.clock.now();
+        if in_use.is_none_or(|svid| svid.validity().not_after <= now) {
             self.config.attestation.evidence()?;
         }
         let trust = match self.known_trust().await? {

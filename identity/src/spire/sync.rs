@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use prost::Message;
 use spiffe::TrustDomain;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,6 +24,9 @@ use super::session::Session;
 
 /// More entries than one machine has workloads.
 const MOST: usize = 200_000;
+
+/// And more than they take.
+const MOST_BYTES: usize = 128 * 1024 * 1024;
 
 /// All authorized entries by their ids.
 pub(super) type Authorized = BTreeMap<String, Arc<Known>>;
@@ -101,12 +105,17 @@ async fn sync(
 
     let first = next(&mut answers).await?;
     if first.entry_revisions.is_empty() {
+        let mut bytes = first.encoded_len();
         let mut entries = first.entries;
         let mut more = first.more;
         while more {
             let page = next(&mut answers).await?;
             if !page.entry_revisions.is_empty() {
                 return Err("revisions come where entries should".into());
+            }
+            bytes += page.encoded_len();
+            if bytes > MOST_BYTES {
+                return Err(format!("it has more than {MOST_BYTES} bytes").into());
             }
             entries.extend(page.entries);
             check_count(entries.len())?;

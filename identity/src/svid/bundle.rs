@@ -11,7 +11,7 @@ use spiffe::TrustDomain;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::moment_of;
-use crate::tls::check_signer;
+use crate::tls::{check_anchor, check_signer};
 
 /// The roots that verify one trust domain's X.509-SVIDs.
 #[derive(Debug, Clone)]
@@ -85,7 +85,11 @@ impl X509Bundle {
             return Ok(None);
         }
         let counts = |root: &&CertificateDer<'static>| end(root).is_ok_and(|end| now <= end);
-        Self::new(self.roots.iter().filter(counts).cloned().collect()).map(Some)
+        let lasting = self.lasting().roots();
+        let is_tainted = |root: &&CertificateDer<'_>| !lasting.contains(root);
+        let tainted: Vec<_> = self.roots.iter().filter(is_tainted).cloned().collect();
+        let rest = Self::new(self.roots.iter().filter(counts).cloned().collect())?;
+        rest.tainted(&tainted).map(Some)
     }
 
     /// Checks that every root may sign for the trust domain (X509-SVID.md sections 3 and 4).
@@ -97,6 +101,15 @@ impl X509Bundle {
         roots.try_for_each(|root| {
             check_signer(root, trust_domain).map_err(|error| UnusableRoot(error.into()))
         })
+    }
+
+    /// Checks that every root may sign. Which trust domain's they are, its server says.
+    ///
+    /// # Errors
+    /// What is wrong with the first that may not.
+    pub(crate) fn check_anchors(&self) -> Result<(), UnusableRoot> {
+        let mut roots = self.roots.iter();
+        roots.try_for_each(|root| check_anchor(root).map_err(|error| UnusableRoot(error.into())))
     }
 
     /// Root certificates, DER.
@@ -229,6 +242,28 @@ mod tests {
             params.subject_alt_names = uri(id);
             change(&mut params);
             let checked = bundle(&[&signed(&params)]).check(&trust_domain);
+            assert_eq!(checked.is_ok(), fits, "case {index}");
+        }
+    }
+
+    #[test]
+    fn a_root_that_a_server_vouches_for_may_be_an_organizations() {
+        type Change = fn(&mut CertificateParams);
+        let cases: [(bool, Change); 4] = [
+            (true, |params| params.key_usages.clear()),
+            (true, |params| {
+                let other = "spiffe://local".try_into().unwrap();
+                params.subject_alt_names = vec![SanType::URI(other)];
+            }),
+            (false, |params| {
+                params.key_usages = vec![KeyUsagePurpose::CrlSign];
+            }),
+            (false, |params| params.is_ca = IsCa::ExplicitNoCa),
+        ];
+        for (index, (fits, change)) in cases.into_iter().enumerate() {
+            let mut params = params(10);
+            change(&mut params);
+            let checked = bundle(&[&signed(&params)]).check_anchors();
             assert_eq!(checked.is_ok(), fits, "case {index}");
         }
     }

@@ -142,6 +142,20 @@ pub(crate) fn check_signer(
     }
 }
 
+/// Checks a root that the trust domain's own server vouches for. It may be that of an organization,
+/// which knows nothing of SPIFFE and says less about itself: that it may sign must not be denied.
+pub(crate) fn check_anchor(root: &CertificateDer<'_>) -> Result<(), PeerError> {
+    let certificate = parse(root)?;
+    let may_sign = match key_usage(&certificate) {
+        Err(PeerError::KeyUsageMissing) => true,
+        usage => usage?.key_cert_sign(),
+    };
+    match certificate.is_ca() && may_sign {
+        true => Ok(()),
+        false => Err(PeerError::SignerMayNotSign),
+    }
+}
+
 fn workload_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, PeerError> {
     let uri = match uris(certificate)?.as_slice() {
         [] => return Err(PeerError::NoUriSan),

@@ -4,6 +4,8 @@ use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::entry::{Entry, EntryRequest};
 use crate::jwt::{JwtCache, validate};
+use crate::source::MintError;
+use crate::spire::SpireError;
 
 fn trust_domain() -> TrustDomain {
     TrustDomain::new("one.test").unwrap()
@@ -151,7 +153,8 @@ async fn a_token_is_handed_out_again_until_half_of_its_life() {
     let entry = entry();
     let get = async |names: &[&str], now: SystemTime| {
         let audience = audience(names);
-        let mint = async { authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now) };
+        let minted = authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now);
+        let mint = async { minted.map_err(MintError::from) };
         let token = cache.get(&entry, &audience, &bundle, now, mint).await;
         token.unwrap().token
     };
@@ -169,13 +172,14 @@ async fn a_token_that_nobody_renews_is_handed_out_until_it_ends() {
     let (bundle, cache, entry) = (authority.bundle().unwrap(), JwtCache::default(), entry());
     let audience = audience(&["a"]);
     let signed = authority.mint(&web(), &audience, entry.jwt_svid_ttl(), now);
+    let signed = signed.map_err(MintError::from);
     let get = async |minted, now| {
         cache
             .get(&entry, &audience, &bundle, now, async { minted })
             .await
     };
     let first = get(signed, now).await.unwrap();
-    let away = || Err(JwtError::AudienceNotAllowed);
+    let away = || Err(SpireError::Timeout("NewJWTSVID").into());
     for (at, serves) in [(TOKEN_LIFETIME / 4 * 3, true), (TOKEN_LIFETIME, false)] {
         let got = get(away(), now + at).await;
         assert_eq!(got.ok(), serves.then(|| first.clone()));
@@ -189,7 +193,8 @@ async fn a_token_of_a_tainted_key_is_valid_until_the_key_is_revoked_and_handed_o
     let authority = open(&directory, now).unwrap();
     let (cache, entry, audience) = (JwtCache::default(), entry(), audience(&["a"]));
     let get = async || {
-        let mint = async { authority.mint(&web(), &audience, None, now) };
+        let minted = authority.mint(&web(), &audience, None, now);
+        let mint = async { minted.map_err(MintError::from) };
         let bundle = authority.bundle().unwrap();
         let token = cache.get(&entry, &audience, &bundle, now, mint).await;
         token.unwrap()

@@ -230,7 +230,7 @@ impl agent_server::Agent for Desk {
             let answer = svid.map(|svid| AttestAgentResponse {
                 step: Some(Step::Result(Attested {
                     svid: Some(svid),
-                    reattestable: true,
+                    reattestable: desk.0.lock().unwrap().is_reattestable,
                 })),
             });
             let _ = answers.send(answer).await;
@@ -284,6 +284,9 @@ impl bundle_server::Bundle for Desk {
         &self,
         request: Request<GetFederatedBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
+        if self.0.lock().unwrap().fault == Fault::NoForeign {
+            return Err(Status::internal("the datastore is away"));
+        }
         let found = {
             let mut world = self.of_agent("GetFederatedBundle", &request)?;
             world.federated_now += 1;
@@ -341,6 +344,10 @@ impl svid_server::Svid for Desk {
         &self,
         request: Request<BatchNewX509svidRequest>,
     ) -> Result<Response<BatchNewX509svidResponse>, Status> {
+        if self.0.lock().unwrap().fault == Fault::Hangs {
+            self.0.lock().unwrap().calls.push("BatchNewX509SVID");
+            std::future::pending::<()>().await;
+        }
         let mut world = self.of_agent("BatchNewX509SVID", &request)?;
         let params = request.into_inner().params;
         world.batches.push(params.len());

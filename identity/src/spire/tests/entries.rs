@@ -66,7 +66,8 @@ async fn of_a_long_list_only_what_is_new_or_changed_is_asked_for() {
     assert_eq!(stage.world().asked, [ids(&["b", "d"]), ids(&["f"])]);
     assert_eq!(paths(&agent), ["/b", "/c", "/e", "/f", "/d"]);
     let identities = identities(&agent);
-    assert_eq!(identities.generation, generation + 1);
+    // What is taken back does not wait for what is signed.
+    assert_eq!(identities.generation, generation + 2);
     assert_eq!(identities.issued()[0].entry.hint(), "new");
 }
 
@@ -233,6 +234,14 @@ async fn foreign_bundles_come_and_go_with_the_entries_that_want_them() {
     assert_eq!(identities(&agent).bundles.len(), 30);
     assert!(Arc::ptr_eq(&before, &identities(&agent).bundles[&td10]));
     assert_eq!(agent.status().bundles.len(), 3);
+    // One that cannot be had is no reason to let everything else wait.
+    stage.world().fault = Fault::NoForeign;
+    stage.world().add("late", 3);
+    agent.step().await.unwrap();
+    assert_eq!(identities(&agent).bundles.len(), 30);
+    assert_eq!(agent.status().bundles.len(), 31);
+    assert!(svid(&agent, "late").is_some());
+    stage.world().fault = Fault::None;
     stage.world().entries[0].federates_with.truncate(1);
     stage.world().entries[0].revision_number = 2;
     agent.step().await.unwrap();

@@ -212,3 +212,28 @@ async fn a_token_of_a_key_that_is_newer_than_the_bundle_is_taken_with_the_newest
     let token = agent.jwt_svid(&entry, &["api".to_owned()]).await.unwrap();
     assert_eq!(token.key_id, "jwt-2");
 }
+
+#[tokio::test]
+async fn what_a_step_has_taken_is_published_by_the_next_where_it_is_given_up() {
+    let stage = Stage::new().await;
+    stage.world().add("web", 1);
+    let agent = Arc::new(stage.agent());
+    agent.step().await.unwrap();
+    stage.world().entries[0].revision_number = 2;
+    stage.world().entries[0].hint = "new".to_owned();
+    stage.world().fault = Fault::Hangs;
+    let before = stage.world().count("BatchNewX509SVID");
+    let step = tokio::spawn({
+        let agent = Arc::clone(&agent);
+        async move { agent.step().await }
+    });
+    while stage.world().count("BatchNewX509SVID") == before {
+        tokio::task::yield_now().await;
+    }
+    step.abort();
+    assert!(step.await.unwrap_err().is_cancelled());
+    assert_eq!(identities(&agent).issued()[0].entry.hint(), "");
+    stage.world().fault = Fault::Down;
+    agent.step().await.unwrap_err();
+    assert_eq!(identities(&agent).issued()[0].entry.hint(), "new");
+}

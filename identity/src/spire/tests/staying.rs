@@ -306,3 +306,18 @@ async fn where_all_authorities_were_replaced_a_new_bundle_is_all_that_it_takes()
     assert_eq!(paths(&agent), ["/web"]);
     assert_eq!(stage.world().count("AttestAgent"), 2);
 }
+
+#[tokio::test]
+async fn where_the_server_has_said_so_the_node_is_attested_anew_at_half_of_its_life() {
+    let stage = repeatable().await;
+    stage.world().is_reattestable = true;
+    let agent = stage.agent();
+    agent.step().await.unwrap();
+    stage.pass(HOUR / 5 * 3);
+    agent.step().await.unwrap();
+    let world = stage.world();
+    assert_eq!(
+        (world.count("AttestAgent"), world.count("RenewAgent")),
+        (2, 0)
+    );
+}

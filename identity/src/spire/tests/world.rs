@@ -41,6 +41,8 @@ pub(super) struct World {
     /// More SVIDs at once are refused.
     pub(super) largest_batch: usize,
     pub(super) fault: Fault,
+    /// The server says that nodes are to be attested anew.
+    pub(super) is_reattestable: bool,
     /// A renewed agent SVID is unknown when it is first used.
     pub(super) forgets_renewed: bool,
     /// Every call, in order.
@@ -92,6 +94,10 @@ pub(super) enum Fault {
     EmptyBundle,
     DamagedBundle,
     OtherToken,
+    /// No SVID is ever signed.
+    Hangs,
+    /// Foreign bundles cannot be had.
+    NoForeign,
     /// What comes over new connections is no HTTP/2.
     Garbage,
 }
@@ -102,6 +108,7 @@ impl World {
         Self {
             authorities: vec![Authority::new(TRUST_DOMAIN, now)],
             signing: 0,
+            is_reattestable: false,
             jwt_key: KeyPair::generate().unwrap(),
             jwt_key_id: "jwt-1".to_owned(),
             sequence: 1,
