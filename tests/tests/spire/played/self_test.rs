@@ -1,6 +1,7 @@
 //! The played server by a plain client, so that what it does is known before anybody is judged by
 //! it.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -303,8 +304,14 @@ async fn sync(played: &Played, agent: &Identity, ids: Vec<String>) -> Vec<SyncRe
 
 async fn bundle(channel: Channel) -> Bundle {
     let method = "/spire.api.server.bundle.v1.Bundle/GetBundle";
-    let bundle = call(channel, method, Empty {}).await;
-    bundle.expect("everybody may ask")
+    loop {
+        match call(channel.clone(), method, Empty {}).await {
+            Ok(bundle) => return bundle,
+            // The connection's end came between: the next call has another one.
+            Err(status) if status.source().is_some() => {}
+            Err(status) => panic!("everybody may ask: {status}"),
+        }
+    }
 }
 
 /// The first answer to one request: what is one looks like a stream of one.
