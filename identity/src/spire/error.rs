@@ -246,10 +246,10 @@ impl SpireError {
 
     /// Whether the server has decided about what was shown to it.
     pub(super) fn is_decision(&self) -> bool {
-        match self {
-            Self::Denied { .. } | Self::Refused { .. } | Self::NotAttested(_) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Denied { .. } | Self::Refused { .. } | Self::NotAttested(_)
+        )
     }
 
     /// From how an attempt ended.

@@ -143,6 +143,8 @@ async fn an_svid_that_is_not_what_was_asked_for_is_refused() {
         Fault::Forge(Forgery::Id),
         Fault::Forge(Forgery::Key),
         Fault::Forge(Forgery::Authority),
+        Fault::Forge(Forgery::Early),
+        Fault::Forge(Forgery::Late),
         Fault::Fewer,
         Fault::Cut,
         Fault::Refuse(Code::Internal),
@@ -177,7 +179,13 @@ async fn an_svid_that_is_not_what_was_asked_for_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agents_svid_that_is_not_what_was_asked_for_is_refused() {
-    for forgery in [Forgery::Id, Forgery::Key, Forgery::Authority] {
+    for forgery in [
+        Forgery::Id,
+        Forgery::Key,
+        Forgery::Authority,
+        Forgery::Early,
+        Forgery::Late,
+    ] {
         let (server, machine) = started();
         server.fault("AttestAgent", Fault::Forge(forgery));
         let output = machine.is_refused(&["error[SG019"]);

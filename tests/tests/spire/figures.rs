@@ -1,7 +1,6 @@
 //! What it costs to be the agent of many entries. For people, on a quiet machine and against the played
 //! server, which shares it: `cargo test -p sidegate-tests -- --ignored --nocapture spire::figures`, with
 //! the release binary in `SIDEGATE_TEST_BINARY`.
-#![expect(clippy::print_stdout, reason = "a figure is printed")]
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -149,7 +149,15 @@ impl Authorities {
         if forgery == Some(Forgery::Authority) {
             authority = X509::new();
         }
-        let (params, serial) = authority.leaf(&spiffe_id, leaf);
+        let (mut params, serial) = authority.leaf(&spiffe_id, leaf);
+        match forgery {
+            Some(Forgery::Early) => params.not_before = now() + leaf.ttl / 2,
+            Some(Forgery::Late) => {
+                params.not_before = now() - Duration::hours(2);
+                params.not_after = now() - Duration::hours(1);
+            }
+            _ => {}
+        }
         let expires = params.not_after;
         request.params = params;
         let der = request.signed_by(&authority.issuer)?.der().clone();

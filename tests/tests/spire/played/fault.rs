@@ -35,6 +35,10 @@ pub(crate) enum Forgery {
     Id,
     Key,
     Authority,
+    /// The server's clock is ahead: it does not count yet.
+    Early,
+    /// The server's clock is behind: it counts no more.
+    Late,
 }
 
 impl Fault {
